@@ -1,0 +1,169 @@
+"""The log's port: topics, appends, reads, groups. What SQLite does today and Kafka tomorrow.
+
+Invariants every adapter keeps, and `headrace.testing.contracts.log` checks:
+- offsets of a partition rise by one per row and never change, whatever is sealed or compacted beneath them;
+- an append is durable when `append` returns, and is there wholly or not at all, group offsets included;
+- no order over partitions is exposed; readers hold cuts;
+- duplicates and quarantined rows occupy offsets and carry their verdict; readers that fold state skip them.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headrace.core.points import Cut, Partition
+from headrace.core.times import Duration, Instant
+from headrace.log.define import Topic
+
+# Columns that every batch read from the log starts with, before the topic's own fields in declared order.
+OFFSET = "_offset"  # int64
+AVAILABLE_AT = "_available_at"  # timestamp[us, UTC]: the running maximum of append instants (SEMANTICS 1.2)
+EVENT_TIME = "_event_time"  # timestamp[us, UTC]: the event's time; the append instant where the topic names no field
+VERDICT = "_verdict"  # uint8, a Verdict
+SYSTEM_COLUMNS = (
+    pa.field(OFFSET, pa.int64(), nullable=False),
+    pa.field(AVAILABLE_AT, pa.timestamp("us", tz="UTC"), nullable=False),
+    pa.field(EVENT_TIME, pa.timestamp("us", tz="UTC"), nullable=False),
+    pa.field(VERDICT, pa.uint8(), nullable=False),
+)
+
+
+class Verdict(enum.IntEnum):
+    """What the law says of a row (SEMANTICS 1.3, 1.4); stored with it, never judged again."""
+
+    ACCEPTED = 0
+    LATE = 1  # later than max_late: only training labels and *known now* see it
+    DUPLICATE = 2  # same id, same payload, within dedup: counted, not taken
+    CONFLICT = 3  # same id, another payload: quarantined
+    AHEAD = 4  # event time further ahead than max_ahead: quarantined
+    # A live row whose event_time field lay outside the declared skew, of a request topic: its _event_time is the append
+    # instant (SEMANTICS 2.1). It is taken like ACCEPTED.
+    RESTAMPED = 5
+
+
+TAKEN = (Verdict.ACCEPTED, Verdict.RESTAMPED)
+QUARANTINED = (Verdict.CONFLICT, Verdict.AHEAD)
+
+
+class PartitionKind(enum.Enum):
+    LIVE = "live"
+    IMPORT = "import"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionState:
+    """What is known of one partition. start: first offset still kept. end: the next offset, its stable end.
+    available_at: the running maximum. sealed: an import that is complete; unsealed imports are not listed to readers."""
+
+    partition: Partition
+    kind: PartitionKind
+    start: int
+    end: int
+    available_at: Instant
+    sealed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicState:
+    """A topic as the log holds it: the definition in force, its incarnation, its partitions in order of index."""
+
+    topic: Topic
+    incarnation: int
+    version: int
+    partitions: tuple[PartitionState, ...]
+
+
+Physical = bool | int | float | str | None  # instants in microseconds, decimals in units
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Rows for one partition, validated already (schemas.validate): the topic's fields in declared order.
+
+    rows: an Arrow batch, or a few rows of physical values (the path of single events, which skips Arrow).
+    available_at: of imports only, one instant a row, never falling; live partitions take the append instant.
+    """
+
+    partition: Partition
+    rows: pa.RecordBatch | Sequence[tuple[Physical, ...]]
+    available_at: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """Where an Append's rows went. verdicts: uint8, one a row. event_times, available_at: int64 microseconds, one a row."""
+
+    partition: Partition
+    offset: int
+    verdicts: npt.NDArray[np.uint8]
+    event_times: npt.NDArray[np.int64]
+    available_at: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an adapter can do, for callers to branch on when they plan."""
+
+    name: str
+    multi_process_write: bool
+    transactions: bool
+    durable: bool
+
+
+class Log(ABC):
+    """An append-only log of topics. All methods may be called from any thread; `append` from several is one group commit."""
+
+    capabilities: Capabilities
+
+    @abstractmethod
+    def topics(self) -> tuple[TopicState, ...]:
+        """Every topic, by name, internal ones (dotted `headrace.`) included. Fresh: a call sees what was durable before it."""
+
+    @abstractmethod
+    def declare(self, topic: Topic) -> TopicState:
+        """Make a topic, or change it to this definition. Fields may be added (null before), defaults of time changed,
+        partitions raised. Raises: LogError HR-0310 for a change that would change what is stored (a field's type, the
+        key, the id, fewer partitions)."""
+
+    @abstractmethod
+    def drop(self, topic: str) -> None:
+        """Forget a topic and its rows; a later `declare` of the name starts a new incarnation."""
+
+    @abstractmethod
+    def append(self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None) -> tuple[Appended, ...]:
+        """Append all of them and, if given, move `group` to `cut`: one transaction, durable on return.
+
+        Raises: LogFullError, LogReadOnlyError, NotOwnerError, NotFoundError HR-0302 (no such topic or partition):
+        nothing was taken. An unknown outcome raises LogError HR-0311 with retryable=True: read before you retry.
+        """
+
+    @abstractmethod
+    def read(self, partition: Partition, offset: int, *, rows_max: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+        """Batches from `offset` to the end as it is now, in order, each at most rows_max rows: SYSTEM_COLUMNS, then fields.
+
+        A field added after a row was written is null there. Unsealed imports are empty. Raises: LogError HR-0303 where
+        `offset` was retained away, LogCorruptError HR-0304 with the place."""
+
+    @abstractmethod
+    def wait(self, cut: Cut, *, timeout: Duration) -> bool:
+        """Until any partition of the cut holds more, or a partition appears in its topics; False on timeout."""
+
+    @abstractmethod
+    def group(self, name: str) -> Cut:
+        """A consumer group's committed cut; empty for an unknown group."""
+
+    @abstractmethod
+    def import_partition(self, topic: str, import_id: str, *, seal: bool = False) -> PartitionState:
+        """The import's partition, made unsealed at first call; `seal=True` makes all of its rows visible at once.
+        A second call with a known id returns it with its end, from which a broken import goes on."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the file; appends that were acknowledged are durable already."""
