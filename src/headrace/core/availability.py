@@ -44,6 +44,10 @@ def latest(*parts: Availability) -> Availability:
     """The availability of a value made from all of them: the latest; a label wins a tie, as its fix is the stricter."""
     best = NOW
     for part in parts:
-        if (part.after.micros, part.why is Lateness.LABEL, part.late) > (best.after.micros, best.why is Lateness.LABEL, best.late):
+        if (part.after.micros, part.why is Lateness.LABEL, part.late) > (
+            best.after.micros,
+            best.why is Lateness.LABEL,
+            best.late,
+        ):
             best = part
     return best

@@ -72,7 +72,13 @@ class HeadraceError(Exception):
 
 
 def _rebuild(
-    kind: type[HeadraceError], code: str, message: str, detail: str, hint: str, retryable: bool, facts: dict[str, object]
+    kind: type[HeadraceError],
+    code: str,
+    message: str,
+    detail: str,
+    hint: str,
+    retryable: bool,
+    facts: dict[str, object],
 ) -> HeadraceError:
     return kind(code, message, detail=detail, hint=hint, retryable=retryable, **facts)
 

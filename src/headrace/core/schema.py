@@ -120,7 +120,13 @@ def field(
     """A field with more to say than its type; its name is given by the topic that holds it."""
     after = None if available_after is None else Duration.parse(available_after)
     return Field(
-        name="", type=type, required=required, minimum=minimum, maximum=maximum, available_after=after, description=description
+        name="",
+        type=type,
+        required=required,
+        minimum=minimum,
+        maximum=maximum,
+        available_after=after,
+        description=description,
     )
 
 
@@ -138,7 +144,9 @@ class Schema:
         for name, declared in fields.items():
             if not name.isidentifier() or name.startswith("_"):
                 raise DefinitionError(
-                    "HR-0101", f"{owner}: {name!r} cannot name a field", detail="expected a Python identifier without leading _"
+                    "HR-0101",
+                    f"{owner}: {name!r} cannot name a field",
+                    detail="expected a Python identifier without leading _",
                 )
             match declared:
                 case DataType():

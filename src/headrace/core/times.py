@@ -8,13 +8,21 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass
-from typing import NewType
+from typing import NewType, Protocol
 
 from headrace.core.errors import DefinitionError, SchemaError
 
 Instant = NewType("Instant", int)
 
-_UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+_UNITS = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
 _PART = re.compile(r"(\d+)(us|ms|s|m|h|d|w)")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -67,7 +75,9 @@ def instant(value: dt.datetime | str | int) -> Instant:
             value = dt.datetime.fromisoformat(value)
         except ValueError as error:
             raise SchemaError(
-                "HR-0103", f"not an instant: {value!r}", detail="expected ISO 8601 with a zone, as in '2026-11-21T10:00:00Z'"
+                "HR-0103",
+                f"not an instant: {value!r}",
+                detail="expected ISO 8601 with a zone, as in '2026-11-21T10:00:00Z'",
             ) from error
     if value.tzinfo is None:
         raise SchemaError(
@@ -82,3 +92,9 @@ def instant(value: dt.datetime | str | int) -> Instant:
 def iso(at: Instant) -> str:
     """ISO 8601 in UTC with microseconds where there are any, ending in Z."""
     return (_EPOCH + dt.timedelta(microseconds=at)).isoformat().replace("+00:00", "Z")
+
+
+class Clock(Protocol):
+    """Says what instant it is. Given to whoever must know, never looked up: headrace.clock, or headrace.testing.clocks."""
+
+    def now(self) -> Instant: ...

@@ -95,7 +95,9 @@ class Topic:
         for role in ("key", "id", "event_time"):
             named = getattr(self, role)
             if named is not None and self.schema[named].available_after is not None:
-                raise DefinitionError("HR-0107", f"topic {self.name!r}: its {role} {named!r} cannot come later than the event")
+                raise DefinitionError(
+                    "HR-0107", f"topic {self.name!r}: its {role} {named!r} cannot come later than the event"
+                )
         if self.event_time is not None and self.schema[self.event_time].type.kind is not Kind.TIMESTAMP:
             seen = self.schema[self.event_time].type
             raise DefinitionError(
@@ -112,7 +114,9 @@ class Topic:
                     detail=f"expected string or int64, seen {self.schema[named].type}",
                 )
         if not 1 <= self.partitions <= 1024:
-            raise DefinitionError("HR-0109", f"topic {self.name!r}: {self.partitions} partitions", detail="expected 1 to 1024")
+            raise DefinitionError(
+                "HR-0109", f"topic {self.name!r}: {self.partitions} partitions", detail="expected 1 to 1024"
+            )
 
     @property
     def required(self) -> frozenset[str]:
@@ -154,6 +158,8 @@ class Topic:
 def _topic_name(name: str) -> str:
     if not name or not all(part.isidentifier() for part in name.split(".")):
         raise DefinitionError(
-            "HR-0101", f"{name!r} cannot name a topic", detail="expected identifiers joined by dots, as in 'lender.applications'"
+            "HR-0101",
+            f"{name!r} cannot name a topic",
+            detail="expected identifiers joined by dots, as in 'lender.applications'",
         )
     return name

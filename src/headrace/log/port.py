@@ -137,7 +137,9 @@ class Log(ABC):
         """Forget a topic and its rows; a later `declare` of the name starts a new incarnation."""
 
     @abstractmethod
-    def append(self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None) -> tuple[Appended, ...]:
+    def append(
+        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None
+    ) -> tuple[Appended, ...]:
         """Append all of them and, if given, move `group` to `cut`: one transaction, durable on return.
 
         Raises: LogFullError, LogReadOnlyError, NotOwnerError, NotFoundError HR-0302 (no such topic or partition):

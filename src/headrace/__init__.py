@@ -1,0 +1,68 @@
+"""headrace: from event to decision. One log, one kernel, one ledger.
+
+`import headrace as hr` is all that a definition file needs. Public names load on first use (PEP 562), so that the import
+itself costs nothing: `_NAMES` says where each one lives, and the block under TYPE_CHECKING says the same to type
+checkers; a tidy test keeps the two equal. Pure.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.core.expr import coalesce as coalesce
+    from headrace.core.expr import exp as exp
+    from headrace.core.expr import hour as hour
+    from headrace.core.expr import if_else as if_else
+    from headrace.core.expr import log as ln
+    from headrace.core.expr import sqrt as sqrt
+    from headrace.core.expr import weekday as weekday
+    from headrace.core.schema import boolean as boolean
+    from headrace.core.schema import decimal as decimal
+    from headrace.core.schema import field as field
+    from headrace.core.schema import float64 as float64
+    from headrace.core.schema import int64 as int64
+    from headrace.core.schema import string as string
+    from headrace.core.schema import timestamp as timestamp
+    from headrace.log.define import Topic as Topic
+
+__version__ = "0.1.0"
+
+# Public name -> (module, name there where it differs). A public name must not be that of a slice: the import system
+# sets `headrace.log` to the module as soon as anything imports it, so the natural logarithm is `hr.ln`.
+_NAMES: dict[str, str | tuple[str, str]] = {
+    "Topic": "headrace.log.define",
+    "boolean": "headrace.core.schema",
+    "coalesce": "headrace.core.expr",
+    "decimal": "headrace.core.schema",
+    "exp": "headrace.core.expr",
+    "field": "headrace.core.schema",
+    "float64": "headrace.core.schema",
+    "hour": "headrace.core.expr",
+    "if_else": "headrace.core.expr",
+    "int64": "headrace.core.schema",
+    "ln": ("headrace.core.expr", "log"),
+    "sqrt": "headrace.core.expr",
+    "string": "headrace.core.schema",
+    "timestamp": "headrace.core.schema",
+    "weekday": "headrace.core.expr",
+}
+
+__all__ = ["__version__", *sorted(_NAMES)]
+
+
+def __getattr__(name: str) -> object:
+    """The public name, from its module; kept, so that this runs once a name. Raises: AttributeError."""
+    place = _NAMES.get(name)
+    if place is None:
+        hint = importlib.import_module("headrace.core.errors").did_you_mean(name, _NAMES)
+        raise AttributeError(f"headrace has no name {name!r}; {hint}")
+    module, there = place if isinstance(place, tuple) else (place, name)
+    value = getattr(importlib.import_module(module), there)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})

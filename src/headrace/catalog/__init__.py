@@ -1,0 +1,1 @@
+"""What is declared against what there is: changes, steps, apply."""

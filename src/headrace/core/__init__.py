@@ -1,0 +1,1 @@
+"""What every slice needs: errors, times, schema, expressions, points. Pure."""

@@ -1,0 +1,1 @@
+"""Feature views, online state, training sets."""

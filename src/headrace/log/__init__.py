@@ -1,0 +1,1 @@
+"""Topics: append, read, groups."""

@@ -1,0 +1,427 @@
+"""What the log says of a row before it takes it: its event time, its available_at, its verdict (SEMANTICS 1.2 to 1.5). Pure.
+
+The one idea: judging and remembering are two steps. `live` and `imported` change nothing; `remember` takes what was judged
+into account for the rows that follow; `mark` and `rollback` undo what was remembered for a commit that failed. Verdicts
+depend on nothing but the partition's log and the topic's definition, so a judge restored from the log judges the same.
+
+Order of the tests: a known id decides first (DUPLICATE, CONFLICT), then a request's skew (RESTAMPED), then the event time
+against available_at (AHEAD, LATE). Rows that were taken, late ones included, are remembered; the others are not, so an
+event that was too far ahead may come again when its time has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headrace.core.codec import Physical, batch_to_rows, physical_list, rows_to_batch, units
+from headrace.core.errors import LogError
+from headrace.core.points import IMPORTS_FROM
+from headrace.core.schema import Kind
+from headrace.core.times import Instant
+from headrace.log.define import Clock, Topic
+from headrace.log.identity import (
+    UNKNOWN,
+    Integers,
+    Journal,
+    Keys,
+    NumberSegment,
+    PayloadHash,
+    TextSegment,
+    Words,
+)
+from headrace.log.port import AVAILABLE_AT, VERDICT, Verdict
+
+Rows = pa.RecordBatch | Sequence[tuple[Physical, ...]]
+
+NEVER = Instant(-62_135_596_800_000_000)  # the running maximum of a partition that holds nothing: year 1
+ROWS_ONE_BY_ONE_MAX = 16  # above it, making an Arrow batch of the rows costs less than judging them in Python
+SEGMENT_IDS = 1 << 20  # ids in a segment before the next is begun; growing one of this size takes some 40 ms
+
+_KEPT = np.zeros(256, dtype=np.bool_)  # verdicts whose ids are remembered
+_KEPT[[Verdict.ACCEPTED, Verdict.LATE, Verdict.RESTAMPED]] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One entry a row, in the rows' order.
+
+    verdicts: a Verdict each. event_times, available_at: microseconds. payloads: the hashes that `remember` keeps; empty
+    where the topic has no id.
+    """
+
+    verdicts: npt.NDArray[np.uint8]
+    event_times: Integers
+    available_at: Integers
+    payloads: Words
+
+
+class Mark:
+    """A place to roll back to; opaque."""
+
+    __slots__ = ("journal", "maxima")
+
+    def __init__(self, maxima: dict[int, int]) -> None:
+        self.journal: Journal = []
+        self.maxima = maxima
+
+
+class Judge:
+    """Judges the rows of one topic incarnation, all partitions. Not thread-safe: the log's one writer calls it.
+
+    Cost: a row alone some 8 us with its `remember`; in bulk more than 2 M rows/s with an int64 id.
+    """
+
+    def __init__(self, topic: Topic) -> None:
+        """Of a topic that holds nothing, or before `restore`. Raises: DefinitionError HR-0410 for a list field."""
+        self._maxima: dict[int, int] = {}
+        self._ids: dict[int, _Ids] = {}
+        self._history: _Ids | None = None
+        self._mark: Mark | None = None
+        self.declared(topic)
+
+    def declared(self, topic: Topic) -> None:
+        """The definition changed in a way that keeps what is stored (Log.declare): the next rows are judged by it."""
+        names = topic.schema.names
+        self.topic = topic
+        self._payload = PayloadHash(topic.schema.fields)
+        self._id = None if topic.id is None else names.index(topic.id)
+        self._event_time = None if topic.event_time is None else names.index(topic.event_time)
+        self._text = topic.id is not None and topic.schema[topic.id].type.kind is Kind.STRING
+        self._simulated = topic.clock is Clock.SIMULATED
+        for ids in self._ids.values():
+            ids.dedup = topic.dedup.micros
+
+    def running_maximum(self, partition: int) -> Instant:
+        """The available_at of the partition's newest row; NEVER where it has none."""
+        return Instant(self._maxima.get(partition, NEVER))
+
+    # --- judging ---
+
+    def live(self, partition: int, rows: Rows, now: Instant, *, request: bool = False) -> Judged:
+        """Judge rows for a live partition; changes nothing.
+
+        rows: validated, the topic's fields in declared order. now: the append instant. request: the rows are a decision's
+        requests, which no clock refuses: an event time outside `skew` is replaced by the append instant (SEMANTICS 2.1).
+        """
+        if isinstance(rows, pa.RecordBatch):
+            return self._live_batch(partition, rows, now, request)
+        if len(rows) <= ROWS_ONE_BY_ONE_MAX:
+            return self._live_rows(partition, rows, now, request)
+        return self._live_batch(partition, rows_to_batch(self.topic.schema, rows), now, request)
+
+    def imported(self, partition: int, rows: Rows, available_at: Integers) -> Judged:
+        """Judge rows for an import's partition; changes nothing. available_at: one instant a row, never falling.
+
+        An id known in any of the topic's partitions is left out: DUPLICATE with the same payload, CONFLICT with another.
+        Known are the ids within `dedup` and those of imports; `recall` adds the older ones. Raises: LogError HR-0312
+        where available_at falls.
+        """
+        batch = rows if isinstance(rows, pa.RecordBatch) else rows_to_batch(self.topic.schema, rows)
+        last = self.running_maximum(partition)
+        if len(available_at) and (int(available_at[0]) < last or bool((np.diff(available_at) < 0).any())):
+            raise LogError(
+                "HR-0312",
+                f"import of topic {self.topic.name!r}: available_at falls",
+                detail=f"expected instants that never fall, from {last} microseconds on, as an import is in order of them",
+            )
+        event_times = available_at if self._event_time is None else self._times(batch)
+        base = self._by_time(event_times, available_at)
+        if self._id is None:
+            return Judged(verdicts=base, event_times=event_times, available_at=available_at, payloads=_NONE)
+        payloads = self._payload.of_batch(batch)
+        self._by_id(base, self._keys(batch), payloads, available_at, self._whole_history(), dedup=None)
+        return Judged(verdicts=base, event_times=event_times, available_at=available_at, payloads=payloads)
+
+    def _live_rows(self, partition: int, rows: Sequence[tuple[Physical, ...]], now: int, request: bool) -> Judged:
+        topic, ids = self.topic, self._ids.get(partition)
+        maximum = self._maxima.get(partition, NEVER)
+        late, ahead, skew, dedup = topic.max_late.micros, topic.max_ahead.micros, topic.skew.micros, topic.dedup.micros
+        here: dict[Physical, tuple[int, int]] = {}
+        verdicts, times, available, payloads = [], [], [], []
+        for row in rows:
+            time = now if self._event_time is None else int(row[self._event_time])  # type: ignore[arg-type]  # never null
+            at = maximum = max(maximum, time if self._simulated else now)
+            verdict, appended = 0, at if self._simulated else now
+            if request and not -skew <= time - appended <= skew:
+                verdict, time = 5, appended
+            elif time > at + ahead:
+                verdict = 4
+            elif time < at - late:
+                verdict = 1
+            if self._id is not None:
+                key, payload = row[self._id], self._payload.of_row(row)
+                known = here.get(key) or (ids.find_one(key) if ids is not None else None)
+                if known is not None and at - known[1] <= dedup:
+                    verdict = 2 if known[0] == payload else 3
+                elif verdict != 4:
+                    here[key] = payload, at
+                payloads.append(payload)
+            verdicts.append(verdict)
+            times.append(time)
+            available.append(at)
+        return Judged(
+            verdicts=np.array(verdicts, np.uint8),
+            event_times=np.array(times, np.int64),
+            available_at=np.array(available, np.int64),
+            payloads=np.array(payloads, np.uint64),
+        )
+
+    def _live_batch(self, partition: int, batch: pa.RecordBatch, now: int, request: bool) -> Judged:
+        count, maximum = batch.num_rows, self._maxima.get(partition, int(NEVER))
+        event_times = np.full(count, now, np.int64) if self._event_time is None else self._times(batch)
+        if self._simulated:
+            available = np.maximum(np.maximum.accumulate(event_times), maximum)
+        else:
+            available = np.full(count, max(maximum, now), np.int64)
+        verdicts = self._by_time(event_times, available)
+        if request:
+            appended = available if self._simulated else np.full(count, now, np.int64)
+            outside = np.abs(event_times - appended) > self.topic.skew.micros
+            verdicts[:] = np.where(outside, Verdict.RESTAMPED, verdicts)
+            event_times = np.where(outside, appended, event_times)
+        if self._id is None:
+            return Judged(verdicts=verdicts, event_times=event_times, available_at=available, payloads=_NONE)
+        payloads, ids = self._payload.of_batch(batch), self._ids.get(partition) or self._new_ids()
+        self._by_id(verdicts, self._keys(batch), payloads, available, ids, dedup=self.topic.dedup.micros)
+        return Judged(verdicts=verdicts, event_times=event_times, available_at=available, payloads=payloads)
+
+    def _by_time(self, event_times: Integers, available: Integers) -> npt.NDArray[np.uint8]:
+        verdicts = np.zeros(len(event_times), dtype=np.uint8)
+        verdicts[event_times < available - self.topic.max_late.micros] = Verdict.LATE
+        verdicts[event_times > available + self.topic.max_ahead.micros] = Verdict.AHEAD
+        return verdicts
+
+    def _by_id(
+        self,
+        verdicts: npt.NDArray[np.uint8],
+        keys: Keys,
+        payloads: Words,
+        available: Integers,
+        ids: _Ids,
+        *,
+        dedup: int | None,
+    ) -> None:
+        """Overwrite the verdicts of rows whose id is known, or comes twice among the rows. dedup: None is for ever."""
+        known_payloads, known_at = ids.find(keys)
+        known = known_at != UNKNOWN
+        if dedup is not None:
+            known &= available - known_at <= dedup
+        by_time = verdicts.copy()
+        verdicts[known] = np.where(known_payloads[known] == payloads[known], Verdict.DUPLICATE, Verdict.CONFLICT)
+        here: dict[int | str, tuple[int, int]] = {}
+        for row in _repeated(keys):
+            key, payload, at = keys[row], int(payloads[row]), int(available[row])
+            before = here.get(key)
+            if before is None and known[row]:
+                continue  # judged above; a later one of the same id may lie beyond dedup, and is judged above too
+            if before is not None and (dedup is None or at - before[1] <= dedup):
+                verdicts[row] = Verdict.DUPLICATE if before[0] == payload else Verdict.CONFLICT
+            else:
+                verdicts[row] = by_time[row]
+                if by_time[row] != Verdict.AHEAD:
+                    here[key] = payload, at
+
+    # --- remembering ---
+
+    def remember(self, partition: int, rows: Rows, judged: Judged) -> None:
+        """The rows were appended (or will be, by the commit since the last `mark`): the next ones are judged after them."""
+        if not len(judged.verdicts):
+            return
+        newest = int(judged.available_at[-1])
+        self._maxima[partition] = max(self._maxima.get(partition, NEVER), newest)
+        if self._id is None:
+            return
+        targets = self._targets(partition)
+        journal = None if self._mark is None else self._mark.journal
+        if not isinstance(rows, pa.RecordBatch) and len(rows) == 1:
+            if _KEPT[judged.verdicts[0]]:
+                payload = int(judged.payloads[0])
+                for ids in targets:
+                    ids.put_one(rows[0][self._id], payload, newest, journal)
+            return
+        batch = rows if isinstance(rows, pa.RecordBatch) else rows_to_batch(self.topic.schema, rows)
+        self._keep(targets, batch, judged.verdicts, judged.payloads, judged.available_at, journal)
+
+    def mark(self) -> Mark:
+        """What is remembered from here on can be rolled back, until the next mark; earlier marks are void."""
+        self._mark = Mark(dict(self._maxima))
+        return self._mark
+
+    def rollback(self, mark: Mark) -> None:
+        """Forget what was remembered since `mark`, the newest one: its commit failed and nothing of it was taken."""
+        assert mark is self._mark, "only the newest mark can be rolled back to"
+        while mark.journal:
+            mark.journal.pop()()
+        self._maxima = dict(mark.maxima)
+
+    def restore(self, batches: Iterable[tuple[int, pa.RecordBatch]]) -> None:
+        """Remember what the log holds: (partition, batch as read, system columns included), in offset order per partition.
+
+        Live partitions need what is within `dedup` of their newest available_at; more does no harm.
+        """
+        for partition, batch in batches:
+            available = units(batch.column(AVAILABLE_AT))
+            if not len(available):
+                continue
+            self._maxima[partition] = max(self._maxima.get(partition, NEVER), int(available.max()))
+            if self._id is not None:
+                self._restore_batch(self._targets(partition), batch, available)
+
+    def recall(self, batches: Iterable[tuple[int, pa.RecordBatch]]) -> None:
+        """Before an import into a topic with more history than `dedup`: know the ids of all of these batches, as read,
+        until `release`."""
+        if self._id is None:
+            return
+        history = self._whole_history()
+        for _, batch in batches:
+            self._restore_batch([history], batch, units(batch.column(AVAILABLE_AT)))
+
+    def release(self) -> None:
+        """After the imports: give back the memory of what only imports need. The next one needs `recall`."""
+        self._history = None
+
+    def _restore_batch(self, targets: Sequence[_Ids], batch: pa.RecordBatch, available: Integers) -> None:
+        verdicts = batch.column(VERDICT).to_numpy()
+        self._keep(targets, batch, verdicts, self._payload.of_batch(batch), available, None)
+
+    def _keep(
+        self,
+        targets: Sequence[_Ids],
+        batch: pa.RecordBatch,
+        verdicts: npt.NDArray[np.uint8],
+        payloads: Words,
+        available: Integers,
+        journal: Journal | None,
+    ) -> None:
+        kept = _KEPT[verdicts]
+        if not kept.all():
+            batch, payloads, available = batch.filter(pa.array(kept)), payloads[kept], available[kept]
+        if batch.num_rows:
+            for ids in targets:
+                ids.put(self._keys(batch), payloads, available, journal)
+
+    def _targets(self, partition: int) -> list[_Ids]:
+        """Where the ids of a partition's rows belong. Imports' ids matter to imports only (SEMANTICS 1.3, 1.5)."""
+        if partition >= IMPORTS_FROM:
+            return [self._whole_history()]
+        if partition not in self._ids:
+            self._ids[partition] = self._new_ids()
+        own = self._ids[partition]
+        return [own] if self._history is None else [own, self._history]
+
+    def _whole_history(self) -> _Ids:
+        """The ids of all partitions, made of the live ones at first use."""
+        if self._history is None:
+            self._history = _Ids(self._text, None)
+            for ids in self._ids.values():
+                for keys, payloads, available in ids.entries():
+                    self._history.put(keys, payloads, available, None)
+        return self._history
+
+    def _new_ids(self) -> _Ids:
+        return _Ids(self._text, self.topic.dedup.micros)
+
+    def _keys(self, batch: pa.RecordBatch) -> Keys:
+        assert self.topic.id is not None
+        array = batch.column(self.topic.id)
+        return array.to_pylist() if self._text else units(array)
+
+    def _times(self, batch: pa.RecordBatch) -> Integers:
+        assert self.topic.event_time is not None
+        return units(batch.column(self.topic.event_time))
+
+
+_NONE: Words = np.zeros(0, dtype=np.uint64)
+
+
+class _Ids:
+    """The known ids of one partition, newest segment last. dedup: microseconds of available_at; None forgets nothing."""
+
+    def __init__(self, text: bool, dedup: int | None) -> None:
+        self.dedup = dedup
+        self._text = text
+        self._segments: list[NumberSegment] | list[TextSegment] = []
+
+    def find_one(self, key: Physical) -> tuple[int, int] | None:
+        for segment in reversed(self._segments):
+            found = segment.find_one(key)  # type: ignore[arg-type]  # the topic's id type chose the segments' class
+            if found is not None:
+                return found
+        return None
+
+    def find(self, keys: Keys) -> tuple[Words, Integers]:
+        """(payloads, available_at), UNKNOWN where the id is not there."""
+        payloads, available = np.zeros(len(keys), np.uint64), np.full(len(keys), UNKNOWN, np.int64)
+        for segment in self._segments:  # newest last, so that it wins
+            here_payloads, here = segment.find(keys)  # type: ignore[arg-type]
+            found = here != UNKNOWN
+            payloads[found], available[found] = here_payloads[found], here[found]
+        return payloads, available
+
+    def put_one(self, key: Physical, payload: int, at: int, journal: Journal | None) -> None:
+        self._segment(at, journal).put_one(key, payload, at, journal)  # type: ignore[arg-type]
+
+    def put(self, keys: Keys, payloads: Words, available: Integers, journal: Journal | None) -> None:
+        """Rows in the log's order; of an id that repeats (beyond dedup) the last counts."""
+        last = _last_of_repeated(keys)
+        if last is not None:
+            payloads, available = payloads[last], available[last]
+            keys = [keys[row] for row in last] if isinstance(keys, list) else keys[last]
+        self._segment(int(available.max()), journal).put(keys, payloads, available, journal)  # type: ignore[arg-type]
+
+    def entries(self) -> Iterator[tuple[Keys, Words, Integers]]:
+        """Everything held, oldest segment first."""
+        for segment in self._segments:
+            yield segment.entries()
+
+    def _segment(self, at: int, journal: Journal | None) -> NumberSegment | TextSegment:
+        """The segment to put into, after dropping those that are older than dedup."""
+        segments = self._segments
+        if segments:
+            newest = segments[-1]
+            fresh = self.dedup is None or at - newest.oldest <= self.dedup
+            if newest.count < SEGMENT_IDS and fresh:
+                return newest
+        if journal is not None:
+            journal.append(lambda: setattr(self, "_segments", segments))
+        made = TextSegment() if self._text else NumberSegment()
+        kept = [s for s in segments if self.dedup is None or at - s.newest <= self.dedup]
+        self._segments = [*kept, made]  # type: ignore[list-item]
+        return made
+
+
+def _repeated(keys: Keys) -> Sequence[int]:
+    """The rows whose key comes more than once, in order. Rising keys, the common case, cost one pass."""
+    if isinstance(keys, list):
+        if len(set(keys)) == len(keys):
+            return ()
+        counts: dict[str, int] = {}
+        for key in keys:
+            counts[key] = counts.get(key, 0) + 1
+        return [row for row, key in enumerate(keys) if counts[key] > 1]
+    if bool((keys[1:] > keys[:-1]).all()):
+        return ()
+    ordered = np.sort(keys)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(twice):
+        return ()
+    place = np.minimum(np.searchsorted(twice, keys), len(twice) - 1)
+    rows: list[int] = np.flatnonzero(twice[place] == keys).tolist()
+    return rows
+
+
+def _last_of_repeated(keys: Keys) -> npt.NDArray[np.intp] | None:
+    """The rows to keep where keys repeat, the last of each; None where none does."""
+    rows = _repeated(keys)
+    if not rows:
+        return None
+    kept = np.ones(len(keys), dtype=np.bool_)
+    last = {keys[row]: row for row in rows}
+    kept[list(rows)] = False
+    kept[list(last.values())] = True
+    return np.flatnonzero(kept)

@@ -1,0 +1,1 @@
+"""Train, register, score, explain."""

@@ -1,0 +1,84 @@
+"""Every plug point on one screen: kind and name, where it lives, the extra it needs. Imports an adapter when it is asked for.
+
+Listing costs nothing, so that help and completion never import a vendor's library. An adapter that is not here does not
+exist for the rest of headrace. Touches: the import system.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from headrace.core.errors import MissingExtraError, NotFoundError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """place: "module:Name". extra: what `pip install headrace[extra]` brings for it, "" where the core suffices."""
+
+    place: str
+    extra: str = ""
+
+
+PLUGS: dict[str, dict[str, Plug]] = {
+    "log": {
+        "sqlite": Plug("headrace.log.sqlite:SqliteLog"),
+    },
+}
+
+# Import name of each package that an extra brings, for the one clear sentence when it is missing.
+EXTRAS: dict[str, str] = {
+    "matplotlib": "ml",
+    "pandas": "ml",
+    "sklearn": "ml",
+    "xgboost": "ml",
+}
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """What can be asked for of this kind, sorted. Raises: NotFoundError HR-0991 for an unknown kind."""
+    if kind not in PLUGS:
+        raise NotFoundError("HR-0991", f"no plug of kind {kind!r}", hint=did_you_mean(kind, PLUGS))
+    return tuple(sorted(PLUGS[kind]))
+
+
+def load(kind: str, name: str) -> object:
+    """The adapter's class or function.
+
+    Raises: NotFoundError HR-0991 for an unknown kind or name, MissingExtraError HR-0990 where its extra is not installed.
+    """
+    if name not in names(kind):
+        raise NotFoundError("HR-0991", f"no {kind} adapter {name!r}", hint=did_you_mean(name, PLUGS[kind]))
+    plug = PLUGS[kind][name]
+    module, _, attribute = plug.place.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if not plug.extra or (error.name or "").partition(".")[0] == "headrace":
+            raise
+        raise missing(error.name or name, plug.extra, f"{kind} adapter {name!r}") from error
+
+
+def require(package: str, *, wanted_by: str) -> ModuleType:
+    """An optional package, imported. wanted_by: kind and name of what needs it, as in "trainer 'xgboost'".
+
+    Raises: MissingExtraError HR-0990 where it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package.partition(".")[0]:
+            raise
+        raise missing(package, EXTRAS[package.partition(".")[0]], wanted_by) from error
+
+
+def missing(package: str, extra: str, wanted_by: str) -> MissingExtraError:
+    """The error that says what is not installed, who wants it, and the command that brings it."""
+    return MissingExtraError(
+        "HR-0990",
+        f"{wanted_by} needs {package}, which is not installed",
+        hint=f"pip install 'headrace[{extra}]'",
+        package=package,
+        extra=extra,
+    )

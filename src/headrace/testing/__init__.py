@@ -1,0 +1,1 @@
+"""Shipped for tests: clocks, faults, oracles, contract suites."""
