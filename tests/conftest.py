@@ -11,7 +11,7 @@ from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.needs import DATA, PREFIX, requires, requires_data, requires_program
 
@@ -21,6 +21,10 @@ __all__ = ["requires", "requires_data", "requires_program"]
 # work, which prints its seed. No deadline: the machine's noise, and the first call's compilation, are not failures.
 settings.register_profile(
     "headrace", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+# A mutant is killed by any failing example; the smallest one is of no use to it.
+settings.register_profile(
+    "mutation", settings.get_profile("headrace"), phases=(Phase.explicit, Phase.reuse, Phase.generate)
 )
 settings.load_profile("headrace")
 

@@ -17,20 +17,18 @@ from typing import NoReturn
 
 import pytest
 
+from headrace.plugs import EXTRAS
 from scripts import handbook_data
 
 PREFIX = "this machine lacks "
 DATA = f"the handbook's transactions ({handbook_data.FILE}): name their folder in HEADRACE_DATA"
-
-# What brings a package, where it is not the extra `dev`.
-_EXTRAS = {"sklearn": "ml", "xgboost": "ml", "pandas": "ml", "matplotlib": "ml"}
 
 
 def requires(*packages: str) -> None:
     """Skip unless each package can be imported; nothing is imported here."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            extra = _EXTRAS.get(package, "dev")
+            extra = EXTRAS.get(package, "dev")
             lack(f"the package {package}: pip install 'headrace[{extra}]'")
 
 
@@ -44,10 +42,10 @@ def requires_program(*programs: str) -> None:
 def requires_data() -> Path:
     """The handbook's transactions, or skip."""
     found = handbook_data.find()
-    if found is not None:
-        return found
-    folders = [str(folder) for folder in handbook_data.folders()]
-    lack(f"{handbook_data.FILE} in {', '.join(folders)}" if folders else DATA)
+    if found is None:
+        folders = [str(folder) for folder in handbook_data.folders()]
+        lack(f"{handbook_data.FILE} in {', '.join(folders)}" if folders else DATA)
+    return found
 
 
 def lack(what: str) -> NoReturn:

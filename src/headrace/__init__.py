@@ -1,7 +1,7 @@
 """headrace: from event to decision. One log, one kernel, one ledger.
 
-`import headrace as hr` is all that a definition file needs. Public names load on first use (PEP 562), so that the import
-itself costs nothing: `_NAMES` says where each one lives, and the block under TYPE_CHECKING says the same to type
+`import headrace as hr` is all that a definition file needs. Public names load on first use (PEP 562), so that the
+import itself costs nothing: `_NAMES` says where each one lives, and the block under TYPE_CHECKING says the same to type
 checkers; a tidy test keeps the two equal. Pure.
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headrace.core.expr import exp as exp
     from headrace.core.expr import hour as hour
     from headrace.core.expr import if_else as if_else
-    from headrace.core.expr import log as ln
+    from headrace.core.expr import log as ln  # noqa: F401 - a public name
     from headrace.core.expr import sqrt as sqrt
     from headrace.core.expr import weekday as weekday
     from headrace.core.schema import boolean as boolean
@@ -25,28 +25,56 @@ if TYPE_CHECKING:
     from headrace.core.schema import int64 as int64
     from headrace.core.schema import string as string
     from headrace.core.schema import timestamp as timestamp
+    from headrace.decisions.define import Decision as Decision
+    from headrace.decisions.define import approve as approve
+    from headrace.decisions.define import approve_if as approve_if
+    from headrace.decisions.define import decline as decline
+    from headrace.decisions.define import decline_if as decline_if
+    from headrace.decisions.define import from_model as from_model
+    from headrace.decisions.define import review as review
+    from headrace.decisions.define import review_if as review_if
+    from headrace.decisions.define import score as score
     from headrace.log.define import Topic as Topic
+    from headrace.models.define import Model as Model
+    from headrace.models.define import decision_tree as decision_tree
+    from headrace.models.define import logistic_regression as logistic_regression
+    from headrace.models.define import random_forest as random_forest
+    from headrace.models.define import xgboost as xgboost
 
 __version__ = "0.1.0"
 
 # Public name -> (module, name there where it differs). A public name must not be that of a slice: the import system
 # sets `headrace.log` to the module as soon as anything imports it, so the natural logarithm is `hr.ln`.
 _NAMES: dict[str, str | tuple[str, str]] = {
+    "Decision": "headrace.decisions.define",
+    "Model": "headrace.models.define",
     "Topic": "headrace.log.define",
+    "approve": "headrace.decisions.define",
+    "approve_if": "headrace.decisions.define",
     "boolean": "headrace.core.schema",
     "coalesce": "headrace.core.expr",
     "decimal": "headrace.core.schema",
+    "decision_tree": "headrace.models.define",
+    "decline": "headrace.decisions.define",
+    "decline_if": "headrace.decisions.define",
     "exp": "headrace.core.expr",
     "field": "headrace.core.schema",
     "float64": "headrace.core.schema",
+    "from_model": "headrace.decisions.define",
     "hour": "headrace.core.expr",
     "if_else": "headrace.core.expr",
     "int64": "headrace.core.schema",
     "ln": ("headrace.core.expr", "log"),
+    "logistic_regression": "headrace.models.define",
+    "random_forest": "headrace.models.define",
+    "review": "headrace.decisions.define",
+    "review_if": "headrace.decisions.define",
+    "score": "headrace.decisions.define",
     "sqrt": "headrace.core.expr",
     "string": "headrace.core.schema",
     "timestamp": "headrace.core.schema",
     "weekday": "headrace.core.expr",
+    "xgboost": "headrace.models.define",
 }
 
 __all__ = ["__version__", *sorted(_NAMES)]

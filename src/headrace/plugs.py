@@ -1,4 +1,4 @@
-"""Every plug point on one screen: kind and name, where it lives, the extra it needs. Imports an adapter when it is asked for.
+"""Every plug point on one screen: kind and name, where it lives, the extra it needs. Imports when asked.
 
 Listing costs nothing, so that help and completion never import a vendor's library. An adapter that is not here does not
 exist for the rest of headrace. Touches: the import system.
@@ -25,6 +25,15 @@ PLUGS: dict[str, dict[str, Plug]] = {
     "log": {
         "sqlite": Plug("headrace.log.sqlite:SqliteLog"),
     },
+    "model store": {
+        "folder": Plug("headrace.models.folder:FolderModelStore"),
+    },
+    "trainer": {
+        "decision_tree": Plug("headrace.models.scikit_learn:ScikitLearn", "ml"),
+        "logistic_regression": Plug("headrace.models.scikit_learn:ScikitLearn", "ml"),
+        "random_forest": Plug("headrace.models.scikit_learn:ScikitLearn", "ml"),
+        "xgboost": Plug("headrace.models.xgboost:XGBoost", "ml"),
+    },
 }
 
 # Import name of each package that an extra brings, for the one clear sentence when it is missing.
@@ -46,7 +55,7 @@ def names(kind: str) -> tuple[str, ...]:
 def load(kind: str, name: str) -> object:
     """The adapter's class or function.
 
-    Raises: NotFoundError HR-0991 for an unknown kind or name, MissingExtraError HR-0990 where its extra is not installed.
+    Raises: NotFoundError HR-0991 for an unknown kind or name, MissingExtraError HR-0990 where its extra is missing.
     """
     if name not in names(kind):
         raise NotFoundError("HR-0991", f"no {kind} adapter {name!r}", hint=did_you_mean(name, PLUGS[kind]))

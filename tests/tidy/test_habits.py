@@ -1,4 +1,4 @@
-"""Habits: real parts and no mocks, errors caught where they are understood, values frozen, files that say what they are."""
+"""Habits: real parts and no mocks, errors caught where they are understood, frozen values, files with docstrings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from tests.tidy.test_layers import is_pure
-from tests.tidy.tree import Module, found, imports, violations, within
+from tests.tidy.tree import Module, expect_none, found, imports, violations, within
 
 
 def mock(module: Module) -> Iterator[str]:
@@ -15,7 +15,13 @@ def mock(module: Module) -> Iterator[str]:
             yield f"{module.path}:{one.line} imports {one.name}: use the real part, or a fake from headrace.testing"
     for node in ast.walk(module.tree):
         match node:
-            case ast.Attribute(value=ast.Name(id="monkeypatch"), attr="setattr" | "setitem" | "delattr"):
+            # A limit lowered for a test, by its name and to a number, replaces no part.
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="monkeypatch"), attr="setattr"),
+                args=[ast.Constant(value=str(name)), ast.Constant()],
+            ) if name.rpartition(".")[2].isupper():
+                continue
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="monkeypatch"), attr="setattr" | "setitem" | "delattr")):
                 yield f"{module.path}:{node.lineno} patches what runs: pass the part in"
             case ast.FunctionDef(args=arguments) if any(a.arg == "mocker" for a in arguments.args):
                 yield f"{module.path}:{node.lineno} takes a mocker: use the real part, or a fake from headrace.testing"
@@ -62,7 +68,7 @@ def any_in_signature(module: Module) -> Iterator[str]:
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
         annotations = [a.annotation for a in arguments if a is not None] + [node.returns]
         if any(isinstance(n, ast.Name) and n.id == "Any" for a in annotations if a is not None for n in ast.walk(a)):
-            yield f"{module.path}:{node.lineno} {node.name}: no Any in a signature here; object, a Protocol or a type variable"
+            yield f"{module.path}:{node.lineno} {node.name}: no Any in signatures; object, Protocol, type variable"
 
 
 def printed(module: Module) -> Iterator[str]:
@@ -74,27 +80,27 @@ def printed(module: Module) -> Iterator[str]:
 
 
 def test_no_mocks() -> None:
-    assert violations(mock, under="tests/") + violations(mock) == []
+    expect_none(violations(mock, under="tests/") + violations(mock))
 
 
 def test_only_boundaries_catch_everything() -> None:
-    assert violations(broad_except) == []
+    expect_none(violations(broad_except))
 
 
 def test_every_file_says_what_it_is() -> None:
-    assert violations(no_docstring) == []
+    expect_none(violations(no_docstring))
 
 
 def test_values_are_frozen() -> None:
-    assert violations(loose_value) == []
+    expect_none(violations(loose_value))
 
 
 def test_no_any_in_signatures_of_core_ports_and_definitions() -> None:
-    assert violations(any_in_signature) == []
+    expect_none(violations(any_in_signature))
 
 
 def test_only_the_command_line_prints() -> None:
-    assert violations(printed) == []
+    expect_none(violations(printed))
 
 
 def test_a_mock_is_found() -> None:
@@ -102,6 +108,8 @@ def test_a_mock_is_found() -> None:
     assert found(mock, "from unittest import mock")
     assert found(mock, "def test(monkeypatch):\n    monkeypatch.setattr(a, 'b', 1)")
     assert found(mock, "def test(mocker): ...")
+    assert found(mock, "def test(monkeypatch):\n    monkeypatch.setattr('a.b', lambda: 1)")
+    assert found(mock, "def test(monkeypatch):\n    monkeypatch.setattr('a.LIMIT', 4)") == []
     assert found(mock, "def test(monkeypatch):\n    monkeypatch.setenv('A', 'b')") == []
 
 

@@ -1,4 +1,4 @@
-"""Layers and purity: what import contracts (pyproject.toml) cannot say, as they see modules and not what is done in them."""
+"""Layers and purity: what import contracts (pyproject.toml) cannot say, as they see modules, not what they do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from tests.tidy.tree import Import, Module, found, imports, modules, violations, within
+from tests.tidy.tree import Import, Module, expect_none, found, imports, modules, violations, within
 
 SLICES = ("log", "ledger", "schemas", "cdc", "stream", "lake", "batch", "features", "models", "decisions", "fleet")
 
@@ -15,8 +15,9 @@ SLICES = ("log", "ledger", "schemas", "cdc", "stream", "lake", "batch", "feature
 IMPURE = (
     "socket", "ssl", "select", "selectors", "asyncio", "http", "urllib", "ftplib", "smtplib", "socketserver",
     "time", "sched", "signal",
-    "os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "mmap", "fcntl", "sqlite3", "dbm", "shelve", "pickle",
-    "csv", "zipfile", "tarfile", "gzip", "bz2", "lzma", "subprocess", "ctypes", "getpass", "platform", "atexit",
+    "os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "mmap", "fcntl", "sqlite3",
+    "dbm", "shelve", "pickle", "csv", "zipfile", "tarfile", "gzip", "bz2", "lzma", "subprocess", "ctypes", "getpass",
+    "platform", "atexit",
     "threading", "multiprocessing", "concurrent", "queue", "_thread", "contextvars",
     "random", "secrets", "uuid", "logging", "warnings",
     "numpy.random", "pyarrow.fs", "pyarrow.parquet", "pyarrow.csv", "pyarrow.json", "pyarrow.feather", "pyarrow.orc",
@@ -57,11 +58,16 @@ def impure_call(module: Module) -> Iterator[str]:
         match node.func:
             case ast.Name(id=name) if name in IMPURE_CALLS:
                 yield f"{module.path}:{node.lineno} calls {name}(): this file is pure"
-            case ast.Attribute(value=value, attr=name) if (
-                name in CLOCK_CALLS and ast.unparse(value).split(".")[-1] in ("datetime", "date", "dt")
+            case ast.Attribute(value=value, attr=name) if name in CLOCK_CALLS and ast.unparse(value).split(".")[-1] in (
+                "datetime",
+                "date",
+                "dt",
             ):
                 yield f"{module.path}:{node.lineno} reads the clock by {name}(): pass an Instant in"
-            case ast.Attribute(value=value) if ast.unparse(value).split(".")[-2:] in (["np", "random"], ["numpy", "random"]):
+            case ast.Attribute(value=value) if ast.unparse(value).split(".")[-2:] in (
+                ["np", "random"],
+                ["numpy", "random"],
+            ):
                 yield f"{module.path}:{node.lineno} draws randomness: pass the values in"
 
 
@@ -89,7 +95,7 @@ def foreign_inside(module: Module) -> Iterator[str]:
         if parts[0] != "headrace" or len(parts) < 2 or parts[1] == own or parts[1] not in (*SLICES, "catalog"):
             continue
         if len(parts) < 3 or parts[2] not in ("define", "port"):
-            yield f"{module.path}:{one.line} imports {one.name}: of another slice only define and port; wire it in runtime.py"
+            yield f"{module.path}:{one.line} imports {one.name}: of a slice only define and port; wire it in runtime.py"
 
 
 def deferred_import(module: Module) -> Iterator[str]:
@@ -105,7 +111,7 @@ def deferred_import(module: Module) -> Iterator[str]:
 
 
 def _deferred_for_cost(module: Module, one: Import) -> bool:
-    """Kernel or heavy library, or any module in a command of the CLI, with the cost said on the line or the two above."""
+    """Kernel or heavy library, or any module in a command of the CLI, its cost said on the line or the two above."""
     worth = within(one.name, *HEAVY, "headrace.core.kernel") or module.inside.startswith("cli/")
     beside = "\n".join(module.lines[max(0, one.line - 3) : one.line])
     return worth and re.search(r"#.*\d ?m?s\b", beside) is not None
@@ -154,31 +160,37 @@ def import_graph(sources: tuple[Module, ...]) -> dict[str, set[str]]:
 
 
 def test_pure_files_import_nothing_impure() -> None:
-    assert violations(impure_import) == []
+    expect_none(violations(impure_import))
 
 
 def test_pure_files_call_nothing_impure() -> None:
-    assert violations(impure_call) == []
+    expect_none(violations(impure_call))
 
 
 def test_libraries_stay_in_their_places() -> None:
-    assert violations(misplaced_library) == []
+    expect_none(violations(misplaced_library))
 
 
 def test_slices_see_each_other_through_define_and_port() -> None:
-    assert violations(foreign_inside) == []
+    expect_none(violations(foreign_inside))
 
 
 def test_imports_are_at_the_top() -> None:
-    assert violations(deferred_import) == []
+    expect_none(violations(deferred_import))
 
 
 def test_there_is_no_import_cycle() -> None:
-    assert cycles(import_graph(modules("src/headrace/"))) == []
+    expect_none(" > ".join(knot) for knot in cycles(import_graph(modules("src/headrace/"))))
 
 
 def test_an_impure_import_is_found() -> None:
-    for text in ("import time", "from socket import socket", "def f():\n    import logging", "import numpy.random", "import click"):
+    for text in (
+        "import time",
+        "from socket import socket",
+        "def f():\n    import logging",
+        "import numpy.random",
+        "import click",
+    ):
         assert found(impure_import, text), text
         assert found(impure_import, text, path="src/headrace/core/times.py"), text
         assert found(impure_import, text, path="src/headrace/log/run.py") == [], text

@@ -1,4 +1,4 @@
-"""The files of the repository as the house rules see them: git's, plus what is new and not ignored. Reads files and git."""
+"""The files of the repository as the house rules see them: git's, and what is new and not ignored. Reads both."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = "src/headrace/"
@@ -70,6 +72,13 @@ def modules(under: str = "") -> tuple[Module, ...]:
 def violations(rule: Rule, *, under: str = PACKAGE) -> list[str]:
     """What the rule finds in the repository."""
     return [found for module in modules(under) for found in rule(module)]
+
+
+def expect_none(found: Iterable[str]) -> None:
+    """Fails with all of them, one a line: they are mended in one go."""
+    lines = list(found)
+    if lines:
+        pytest.fail("\n".join([f"{len(lines)} against the house rules:", *lines]), pytrace=False)
 
 
 def found(rule: Rule, text: str, *, path: str = "src/headrace/log/define.py") -> list[str]:

@@ -1,7 +1,7 @@
-"""How values are carried: logical (Decimal, datetime), physical (what the hot path computes on), Arrow, JSON, key bytes. Pure.
+"""How values are carried: logical (Decimal, datetime), physical (for the hot path), Arrow, JSON, key bytes. Pure.
 
-The one idea: a physical value is a plain bool, int, float or str, with instants in microseconds and decimals in units of
-their scale, so that one row costs no objects and a column is a flat int64 array. Conversions are exact or refused.
+The one idea: a physical value is a plain bool, int, float or str, with instants in microseconds and decimals in units
+of their scale, so that one row costs no objects and a column is a flat int64 array. Conversions are exact or refused.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import datetime as dt
 import decimal
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -27,6 +28,13 @@ Integers = npt.NDArray[np.int64]
 INSTANT_MIN = Instant(-62_135_596_800_000_000)  # 0001-01-01, the first instant ISO 8601 and datetime can write
 INSTANT_MAX = Instant(253_402_300_799_999_999)  # 9999-12-31T23:59:59.999999, the last
 
+# Decimals of 15 digits read back from their nearest double (DBL_DIG): below it a float names one number of units.
+FLOAT_UNITS_MAX = 10**15
+
+_NUMBER = re.compile(
+    r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?\Z", re.ASCII
+).match  # Decimal() also takes "1_0" and " 1"
+too_fine = re.compile(r"[.,]\d{6}\d*[1-9]").search  # fromisoformat would cut it off silently
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 # Wide enough that scaling any finite double or any 18-digit decimal is exact; Inexact would be a bug, so it is trapped.
@@ -36,16 +44,15 @@ _EXACT = decimal.Context(prec=1_200, Emin=-decimal.MAX_EMAX, Emax=decimal.MAX_EM
 def decimal_units(value: decimal.Decimal | int | str | float, type: DataType) -> int:
     """Units of 10**-scale, exactly. A float counts as the shortest decimal text that reads back as it.
 
-    Raises: SchemaError HR-0402 for what is no finite number, has more than `scale` digits behind the point, or more than
-    `precision` digits in all. Nothing is rounded.
+    Raises: SchemaError HR-0403 for NaN and infinity, HR-0402 for what is no number, has more than `scale` digits behind
+    the point, or more than `precision` digits in all. Nothing is rounded.
     """
-    try:
-        number = decimal.Decimal(repr(value) if isinstance(value, float) else value)
-    except (decimal.InvalidOperation, ValueError):
-        raise SchemaError("HR-0402", f"not a decimal: {value!r}", detail=f"expected {type}") from None
-    sign, digits, exponent = number.as_tuple()
+    if isinstance(value, str) and not _NUMBER(value):
+        raise SchemaError("HR-0402", f"not a decimal: {value!r}", detail=f"expected {type}")
+    number = decimal.Decimal(repr(value) if isinstance(value, float) else value)
+    _, digits, exponent = number.as_tuple()
     if not isinstance(exponent, int):
-        raise SchemaError("HR-0402", f"not a finite decimal: {value!r}", detail=f"expected {type}")
+        raise SchemaError("HR-0403", f"not a finite number: {value!r}", detail=f"expected {type}")
     if not any(digits):
         return 0
     if number.adjusted() + 1 > type.precision - type.scale:
@@ -67,18 +74,21 @@ def decimal_units(value: decimal.Decimal | int | str | float, type: DataType) ->
     return int(number.scaleb(type.scale, _EXACT))
 
 
-def physical(value: Logical, type: DataType) -> Physical:
+def physical(value: object, type: DataType) -> Physical:
     """The physical value of a logical one; None stays None. Accepts the physical classes too, except that an int for a
     decimal is a number of wholes, not units.
 
     Raises: SchemaError HR-0401 (another class), HR-0402 (decimals), HR-0403 (NaN, infinity), HR-0404 (an int outside
-    64 bits, an instant outside the years 1 to 9999), HR-0103 (an instant without zone).
+    64 bits, an instant outside the years 1 to 9999 or finer than microseconds), HR-0409 (no UTF-8), HR-0103 (an instant
+    without zone).
     """
     if value is None:
         return None
+    if isinstance(value, np.generic):
+        value = value.item()  # what iterating over arrays and frames hands out
     match type.kind:
         case Kind.STRING if isinstance(value, str):
-            return value
+            return _utf8(value)
         case Kind.BOOLEAN if isinstance(value, bool):
             return value
         case Kind.INT64 if isinstance(value, int) and not isinstance(value, bool):
@@ -87,14 +97,30 @@ def physical(value: Logical, type: DataType) -> Physical:
             return _float64(value)
         case Kind.DECIMAL if isinstance(value, (int, float, decimal.Decimal, str)) and not isinstance(value, bool):
             return decimal_units(value, type)
-        case Kind.TIMESTAMP if isinstance(value, (dt.datetime, str, int)):
-            at = instant(value)
-            if not INSTANT_MIN <= at <= INSTANT_MAX:
-                raise SchemaError("HR-0404", f"instant out of range: {value!r}", detail="expected the years 1 to 9999")
-            return at
+        case Kind.TIMESTAMP if isinstance(value, (dt.datetime, str, int)) and not isinstance(value, bool):
+            return _instant(value)
         case Kind.DURATION if isinstance(value, (dt.timedelta, int)) and not isinstance(value, bool):
             return _int64(value // _MICROSECOND if isinstance(value, dt.timedelta) else value)
     raise SchemaError("HR-0401", f"{_class_name(value)} for {type}: {value!r}", detail=f"expected {type}")
+
+
+def _utf8(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise SchemaError(
+            "HR-0409", f"not UTF-8: {value!r}", detail=f"expected text; seen half a surrogate pair at {error.start}"
+        ) from error
+    return value
+
+
+def _instant(value: dt.datetime | str | int) -> Instant:
+    if isinstance(value, str) and too_fine(value) or getattr(value, "nanosecond", False):
+        raise SchemaError("HR-0404", f"instant too fine: {value!s}", detail="expected at most microseconds")
+    at = instant(value)
+    if not INSTANT_MIN <= at <= INSTANT_MAX:
+        raise SchemaError("HR-0404", f"instant out of range: {value!r}", detail="expected the years 1 to 9999")
+    return at
 
 
 def _int64(value: int) -> int:
@@ -128,7 +154,7 @@ def _class_name(value: object) -> str:
 
 
 def logical(value: Physical, type: DataType) -> Logical:
-    """The logical value of a physical one: Decimal at the type's scale, datetime in UTC, timedelta; others as they are."""
+    """The logical value of a physical one: Decimal at the type's scale, datetime in UTC, timedelta, or itself."""
     if value is None:
         return None
     match type.kind:
@@ -142,7 +168,7 @@ def logical(value: Physical, type: DataType) -> Logical:
 
 
 def json_value(value: Physical, type: DataType) -> Physical:
-    """As JSON carries it without loss: decimals as text, instants as ISO 8601 ending in Z, durations in microseconds."""
+    """As JSON carries it without loss: decimals as text, instants as ISO 8601, durations in microseconds."""
     if value is None:
         return None
     if type.kind is Kind.DECIMAL:

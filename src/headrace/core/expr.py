@@ -156,7 +156,8 @@ class Literal(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Reference(Expr):
-    """A named value that someone else supplies, typed where it is declared."""
+    """A named value that someone else supplies, typed where it is declared. may_be_empty: null where a window holds no
+    events and nothing stands in for it, which a policy must answer for (SEMANTICS 3.5)."""
 
     source: Source
     owner: str
@@ -164,6 +165,7 @@ class Reference(Expr):
     type: DataType
     nullable: bool = True
     availability: Availability = NOW
+    may_be_empty: bool = False
 
     @property
     def path(self) -> str:

@@ -74,11 +74,21 @@ class Label:
                 "HR-0203",
                 f"label {name!r}: {on!r} is {of.schema[on].type} in {of.name!r} and {source.schema[on].type} in {source.name!r}",
             )
+        join = source[on].availability
+        if join.late:
+            raise _leak(
+                f"label {name!r}: which origin its events name is known only later",
+                (*join.path, name),
+                hint=f"join on a field that stands in the event when it is appended, not on {join.path[-1]}",
+            )
         if self.value is not None:
-            _check_owned(f"label {name!r}", self.value, source.name, source.schema.names)
-            if self.value.availability.late:
-                raise LeakError(
-                    "HR-0201", f"label {name!r}: its value is itself known late", path=self.value.availability.path
+            _check_owned(f"label {name!r}", self.value, source.name, source.schema.names, (source,))
+            value_is = self.value.availability
+            if value_is.late:
+                raise _leak(
+                    f"label {name!r}: its value is itself known only later",
+                    (*value_is.path, name),
+                    hint="take a value that stands in the label event, or send another label event when it is known",
                 )
 
     @property
@@ -119,9 +129,8 @@ class Sources:
         for emission in emissions:
             columns = dict(emission.columns)
             for name, value in columns.items():
-                _check_owned(
-                    f"{emission.topic.name}.emit({name}=...)", value, emission.topic.name, emission.topic.schema.names
-                )
+                topic = emission.topic
+                _check_owned(f"{topic.name}.emit({name}=...)", value, topic.name, topic.schema.names, (topic,))
             if {n: e.type for n, e in columns.items()} != {n: e.type for n, e in first.items()}:
                 raise DefinitionError(
                     "HR-0130",
@@ -249,7 +258,14 @@ class Feature:
 
     @property
     def expression(self) -> Reference:
-        return Reference(source=Source.FEATURE, owner=self.view, name=self.name, type=self.type, nullable=self.nullable)
+        return Reference(
+            source=Source.FEATURE,
+            owner=self.view,
+            name=self.name,
+            type=self.type,
+            nullable=self.nullable,
+            may_be_empty=self.nullable and self.empty is None,
+        )
 
 
 @dataclass(frozen=True, init=False)
@@ -298,11 +314,10 @@ class FeatureView:
             for part in self.entity:
                 key = entity_expression(emission, part, self.name)
                 if key.availability.late:
-                    raise LeakError(
-                        "HR-0201",
+                    raise _leak(
                         f"view {name!r}: entity {part!r} is known only later",
-                        detail="path: " + " -> ".join((*key.availability.path, name)),
-                        path=key.availability.path,
+                        (*key.availability.path, name),
+                        hint="an event is found by what stands in it when it is appended: take another field",
                     )
         made: list[Feature] = []
         for asked in features:
@@ -359,7 +374,11 @@ def _features(view: FeatureView, owner: str, asked: Asked) -> list[Feature]:
     for part in (aggregate.input, aggregate.where):
         if part is not None:
             _check_owned(
-                f"view {view.name!r}: {aggregate.word}", part, owner if len(topics) == 1 else view.sources.name, names
+                f"view {view.name!r}: {aggregate.word}",
+                part,
+                owner if len(topics) == 1 else view.sources.name,
+                names,
+                view.topics,
             )
     availability = latest(*(e.availability for e in (aggregate.input, aggregate.where) if e is not None))
     result = []
@@ -442,7 +461,13 @@ def _check_known(view: str, name: str, aggregate: Aggregate, one: Window, availa
     )
 
 
-def _check_owned(where: str, expr: Expr, owner: str, names: Sequence[str]) -> None:
+def _leak(message: str, path: tuple[str, ...], *, hint: str) -> LeakError:
+    return LeakError("HR-0201", message, detail="path: " + " -> ".join(path), hint=hint, path=path)
+
+
+def _check_owned(where: str, expr: Expr, owner: str, names: Sequence[str], topics: Sequence[Topic]) -> None:
+    """What an expression reads is the owner's, and as the topics in use declare it: another object of a topic's name
+    may not say that a column is less late."""
     for reference in references(expr):
         if reference.source not in (Source.FIELD, Source.LABEL):
             raise DefinitionError(
@@ -458,6 +483,21 @@ def _check_owned(where: str, expr: Expr, owner: str, names: Sequence[str]) -> No
                 detail=f"there is: {', '.join(names)}",
                 hint="give the view that topic as its source, or several by hr.Sources(...)",
             )
+        for topic in topics:
+            if reference.source is Source.FIELD and reference.owner == topic.name:
+                declared = topic[reference.name]
+                if (reference.type, reference.availability) != (declared.type, declared.availability):
+                    raise DefinitionError(
+                        "HR-0136",
+                        f"{where} reads {reference.path!r} of another definition of topic {topic.name!r}",
+                        detail=f"there it is {_said(reference)}, in the view's source {_said(declared)}",
+                        hint="take the field from the topic that is the source",
+                    )
+
+
+def _said(field: Reference) -> str:
+    late = field.availability
+    return f"{field.type}, known {f'{late.after} later' if late.late else 'at once'}"
 
 
 def _check_unique(view: str, made: list[Feature]) -> None:
@@ -629,9 +669,9 @@ def time_since_first(*, where: Operand | None = None, current: bool | None = Non
     return _aggregate(Function.SINCE_FIRST, where=where, current=current, known=known)
 
 
-def lookup(input: Operand, *, where: Operand | None = None) -> Aggregate:
+def lookup(input: Operand) -> Aggregate:
     """The value in the newest event visible at the point (SEMANTICS 2.4), null where that event's value is null."""
-    return _aggregate(Function.LOOKUP, input, where=where)
+    return _aggregate(Function.LOOKUP, input)
 
 
 __all__ = ["NOW", "Aggregate", "Asked", "Feature", "FeatureView", "Label", "Sliding", "Sources"]

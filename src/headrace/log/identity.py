@@ -1,14 +1,15 @@
 """Which ids a topic knows, and what they said: the memory behind duplicates and conflicts. Pure.
 
-The one idea: an id is remembered with a 64-bit hash of its event's payload and the available_at of its first taking, in
-segments that are dropped whole once every id in them is older than the topic's `dedup`. Number ids live in open-addressing
-tables of numpy arrays (about 48 bytes an id, read in bulk or one at a time), text ids in dicts (about 250 bytes an id).
-The payload hash is the same for a row of an Arrow batch and for a row of physical values, does not depend on the order of
-the fields, and skips nulls, so a field that is added later (null before) changes no payload.
+The one idea: an id is remembered with a 64-bit hash of its event's payload and the available_at of its first taking,
+in segments that are dropped whole once every id in them is older than the topic's `dedup`. Number ids live in
+open-addressing tables of numpy arrays (24 bytes a slot, read in bulk or one at a time), text ids in dicts. The payload
+hash is the same for a row of an Arrow batch and for a row of physical values, does not depend on the order of the
+fields, and skips nulls, so a field that is added later (null before) changes no payload.
 """
 
 from __future__ import annotations
 
+import array
 import struct
 from collections.abc import Callable, Sequence
 
@@ -29,31 +30,10 @@ UNKNOWN = -(2**63)  # the available_at of an id that is not there; no instant of
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: Fibonacci hashing spreads sequential ids evenly
-_MIX_1 = 0xFF51AFD7ED558CCD  # MurmurHash3's 64-bit finalizer
-_MIX_2 = 0xC4CEB9FE1A85EC53
 _FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 _FLOAT, _WORD = struct.Struct("<d"), struct.Struct("<Q")
 _TAIL = np.array([_MASK] + [(1 << (8 * n)) - 1 for n in range(1, 8)], dtype=np.uint64)  # bytes left in the last word
-LONG_TEXT_BYTES = 256  # longer texts are hashed one by one: a round over the column per word would cost a long outlier's length
-
-
-def mix(word: int) -> int:
-    """A word whose every bit depends on every bit of the input."""
-    word ^= word >> 33
-    word = (word * _MIX_1) & _MASK
-    word ^= word >> 33
-    word = (word * _MIX_2) & _MASK
-    return word ^ (word >> 33)
-
-
-def mix_column(words: Words) -> Words:
-    """`mix` of each, in place."""
-    words ^= words >> np.uint64(33)
-    words *= np.uint64(_MIX_1)
-    words ^= words >> np.uint64(33)
-    words *= np.uint64(_MIX_2)
-    words ^= words >> np.uint64(33)
-    return words
+LONG_TEXT_BYTES = 256  # longer texts are hashed one by one: else one long text would cost a round a word
 
 
 def text_word(text: str) -> int:
@@ -66,11 +46,12 @@ def text_word(text: str) -> int:
     return word
 
 
-def text_words(array: pa.Array) -> Words:
+def text_words(column: pa.Array) -> Words:
     """`text_word` of each value; 0 where null."""
-    count = len(array)
-    _, offsets_buffer, data_buffer = array.buffers()
-    offsets = np.frombuffer(offsets_buffer, dtype=np.int32, count=count + 1 + array.offset)[array.offset :].astype(np.int64)
+    count = len(column)
+    _, offsets_buffer, data_buffer = column.buffers()
+    narrow = np.frombuffer(offsets_buffer, dtype=np.int32, count=count + 1 + column.offset)
+    offsets = narrow[column.offset :].astype(np.int64)
     starts, lengths = offsets[:-1], np.diff(offsets)
     result = lengths.astype(np.uint64)
     low, high = int(offsets[0]), int(offsets[-1])
@@ -79,10 +60,10 @@ def text_words(array: pa.Array) -> Words:
         data[:-8] = np.frombuffer(data_buffer, dtype=np.uint8, count=high)[low:]
         words = np.lib.stride_tricks.as_strided(data.view(np.uint8)[:8].view(np.uint64), (high - low + 1,), (1,))
         _hash_words(result, words, starts - low, lengths)
-    for row in np.flatnonzero(lengths > LONG_TEXT_BYTES):
-        result[row] = text_word(array[int(row)].as_py() or "")
-    if array.null_count:
-        result[array.is_null().to_numpy(zero_copy_only=False)] = 0
+    for row in np.flatnonzero(lengths > LONG_TEXT_BYTES).tolist():
+        result[row] = text_word(column[row].as_py() or "")
+    if column.null_count:
+        result[column.is_null().to_numpy(zero_copy_only=False)] = 0
     return result
 
 
@@ -108,64 +89,59 @@ def _hash_words(result: Words, words: Words, starts: Integers, lengths: Integers
 
 
 def _field_salt(name: str) -> int:
-    """FNV-1a of the name: a payload does not depend on the order in which fields are declared."""
+    """FNV-1a of the name, made odd: a multiplier of its own for each field, so that values cannot change places."""
     word = _FNV_OFFSET
     for byte in name.encode():
         word = ((word ^ byte) * _FNV_PRIME) & _MASK
-    return word
-
-
-def _float_word(value: float) -> int:
-    word: int = _WORD.unpack(_FLOAT.pack(value + 0.0))[0]
-    return word
+    return word | 1
 
 
 class PayloadHash:
     """A 64-bit hash of an event's fields, the same from physical values and from Arrow.
 
-    Late columns are left out: a live event must leave them null, so its import with the truth filled in says the same.
+    A chain of multiplications and shifts over the fields by name, each step a bijection of the state: payloads that
+    differ in one number never collide, others with a chance of 2**-64. Late columns are left out: a live event must
+    leave them null, so its import with the truth filled in says the same.
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
         """Raises: DefinitionError HR-0410 for a field of a list type, which no topic can hold."""
         refuse_lists(fields)
-        self._fields = [(place, f, _field_salt(f.name)) for place, f in enumerate(fields) if f.available_after is None]
-        self._steps = [(place, _KINDS[f.type.kind], salt) for place, f, salt in self._fields]
+        said = sorted((f.name, place, f) for place, f in enumerate(fields) if f.available_after is None)
+        self._fields = [(f, _field_salt(name)) for name, _, f in said]
+        self._steps = [(place, _KINDS[f.type.kind], _field_salt(name)) for name, place, f in said]
 
     def of_row(self, row: Sequence[bool | int | float | str | None]) -> int:
         """Of one row of physical values in the fields' order."""
-        total = 0
+        total = _GOLDEN
         for place, kind, salt in self._steps:
             value = row[place]
             if value is None:
                 continue
             if kind == _INTEGER:
-                word = value & _MASK  # type: ignore[operator]  # validated rows: the kind says the class
+                total ^= value & _MASK  # type: ignore[operator]  # validated rows: the kind says the class
             elif kind == _TEXT:
-                word = text_word(value)  # type: ignore[arg-type]
+                total ^= text_word(value)  # type: ignore[arg-type]
             else:
-                word = _float_word(value)  # type: ignore[arg-type]
-            # mix(), written out: a call a field would double the cost of a single event's judgement
-            word ^= salt
-            word ^= word >> 33
-            word = (word * _MIX_1) & _MASK
-            word ^= word >> 33
-            word = (word * _MIX_2) & _MASK
-            total += word ^ (word >> 33)
-        return total & _MASK
+                total ^= _WORD.unpack(_FLOAT.pack(value + 0.0))[0]  # type: ignore[operator]
+            total = (total * salt) & _MASK
+            total ^= total >> 32
+        return total
 
     def of_batch(self, batch: pa.RecordBatch) -> Words:
         """Of each row of a batch that holds the fields by name; a field it lacks counts as null."""
-        total = np.zeros(batch.num_rows, dtype=np.uint64)
-        for _, f, salt in self._fields:
+        total = np.full(batch.num_rows, _GOLDEN, dtype=np.uint64)
+        for f, salt in self._fields:
             place = batch.schema.get_field_index(f.name)
             if place < 0:
                 continue
             array = batch.column(place)
-            mixed = mix_column(_column_words(array, f.type.kind) ^ np.uint64(salt))
+            words = _column_words(array, f.type.kind) ^ total
+            words *= np.uint64(salt)
+            words ^= words >> np.uint64(32)
             if array.null_count:
-                mixed[array.is_null().to_numpy(zero_copy_only=False)] = 0
-            total += mixed
+                words = np.where(array.is_null().to_numpy(zero_copy_only=False), total, words)
+            total = words
         return total
 
 
@@ -183,7 +159,7 @@ def refuse_lists(fields: Sequence[Field]) -> None:
 
 
 _INTEGER, _TEXT, _REAL = 0, 1, 2
-_KINDS = {kind: _INTEGER for kind in Kind} | {Kind.STRING: _TEXT, Kind.FLOAT64: _REAL}
+_KINDS = dict.fromkeys(Kind, _INTEGER) | {Kind.STRING: _TEXT, Kind.FLOAT64: _REAL}
 
 
 def _column_words(array: pa.Array, kind: Kind) -> Words:
@@ -216,7 +192,7 @@ class NumberSegment:
     def _adopt(self, keys: Integers, payloads: Words, available: Integers) -> None:
         self._keys, self._payloads, self._available = keys, payloads, available
         # memoryviews hand out Python ints several times faster than numpy hands out scalars
-        self._key_view, self._payload_view, self._available_view = memoryview(keys), memoryview(payloads), memoryview(available)
+        self._key_view, self._payload_view, self._available_view = keys.data, payloads.data, available.data
 
     def find_one(self, key: int) -> tuple[int, int] | None:
         """(payload, available_at), or None."""
@@ -229,27 +205,20 @@ class NumberSegment:
         return None
 
     def find(self, keys: Integers) -> tuple[Words, Integers]:
-        slots = self._slots(keys)
-        found = np.maximum(slots, 0)
-        available = self._available[found]
-        available[slots < 0] = UNKNOWN
-        return self._payloads[found], available
+        slots = self._probe(keys)
+        return self._payloads[slots], self._available[slots]
 
     def _home(self, keys: Integers) -> npt.NDArray[np.int64]:
         return ((keys.view(np.uint64) * np.uint64(_GOLDEN)) >> np.uint64(64 - self._bits)).view(np.int64)
 
-    def _slots(self, keys: Integers) -> Integers:
-        """The slot of each key, -1 where it is not there."""
-        result = np.full(len(keys), -1, dtype=np.int64)
-        rows, slots, mask = np.arange(len(keys)), self._home(keys), (1 << self._bits) - 1
+    def _probe(self, keys: Integers) -> Integers:
+        """The slot of each key; where it is not there, the free slot that ended the search."""
+        slots, mask = self._home(keys), (1 << self._bits) - 1
+        rows = np.flatnonzero((self._keys[slots] != keys) & (self._available[slots] != UNKNOWN))
         while len(rows):
-            taken = self._available[slots] != UNKNOWN
-            rows, slots, keys = rows[taken], slots[taken], keys[taken]
-            same = self._keys[slots] == keys
-            result[rows[same]] = slots[same]
-            other = ~same
-            rows, slots, keys = rows[other], (slots[other] + 1) & mask, keys[other]
-        return result
+            slots[rows] = at = (slots[rows] + 1) & mask
+            rows = rows[(self._keys[at] != keys[rows]) & (self._available[at] != UNKNOWN)]
+        return slots
 
     def put_one(self, key: int, payload: int, at: int, journal: Journal | None) -> None:
         if 2 * (self.count + 1) > 1 << self._bits:
@@ -275,40 +244,54 @@ class NumberSegment:
         """keys: distinct. A known key is overwritten."""
         if not len(keys):
             return
-        bits = max(self._bits, int(2 * (self.count + len(keys)) - 1).bit_length())
-        if bits > self._bits:
-            self._grow(bits, journal)
+        if 2 * (self.count + len(keys)) > 1 << self._bits:
+            # one bit to spare, so that a run of batches does not rehash at each
+            self._grow((2 * (self.count + len(keys)) - 1).bit_length() + 1, journal)
         self._span(int(available.min()), int(available.max()))
-        slots = self._slots(keys)
-        known, new = slots >= 0, slots < 0
-        slots[new] = self._claim(keys[new])
+        slots = self._probe(keys)
+        known = self._available[slots] != UNKNOWN
+        if known.any():
+            replaced = slots[known]
+            if journal is not None:
+                journal.append(self._undo_replaced(replaced, self._payloads[replaced], self._available[replaced]))
+            new = np.flatnonzero(~known)
+            slots[new] = added = self._claim(keys[new], slots[new])
+        else:
+            slots = added = self._claim(keys, slots)
         if journal is not None:
-            journal.append(self._undo_many(slots, known, self._payloads[slots], self._available[slots]))
+            journal.append(self._undo_added(added))
         self._payloads[slots], self._available[slots] = payloads, available
-        self.count += int(new.sum())
+        self.count += len(added)
 
-    def _undo_many(self, slots: Integers, known: npt.NDArray[np.bool_], payloads: Words, at: Integers) -> Callable[[], None]:
-        held = np.where(known, at, UNKNOWN)
-
+    def _undo_replaced(self, slots: Integers, payloads: Words, available: Integers) -> Callable[[], None]:
         def undo() -> None:
-            self._payloads[slots], self._available[slots] = payloads, held
-            self.count -= int((~known).sum())
+            self._payloads[slots], self._available[slots] = payloads, available
 
         return undo
 
-    def _claim(self, keys: Integers) -> Integers:
-        """A free slot for each of distinct, unknown keys, marked as taken; of two keys that want one slot the last wins a
-        round, the other goes on."""
-        result = np.empty(len(keys), dtype=np.int64)
-        rows, slots, mask = np.arange(len(keys)), self._home(keys), (1 << self._bits) - 1
-        while len(rows):
-            free = self._available[slots] == UNKNOWN
-            self._keys[slots[free]] = keys[free]
-            won = free & (self._keys[slots] == keys)
-            self._available[slots[won]] = 0
-            result[rows[won]] = slots[won]
-            rows, slots, keys = rows[~won], (slots[~won] + 1) & mask, keys[~won]
-        return result
+    def _undo_added(self, slots: Integers) -> Callable[[], None]:
+        def undo() -> None:
+            self._available[slots] = UNKNOWN
+            self.count -= len(slots)
+
+        return undo
+
+    def _claim(self, keys: Integers, slots: Integers) -> Integers:
+        """A free slot for each of distinct, unknown keys, marked as taken, from `slots` on, which it overwrites. Of two
+        keys that want one slot the last wins the round, the other goes on."""
+        mask = (1 << self._bits) - 1
+        self._keys[slots] = keys
+        lost = np.flatnonzero(self._keys[slots] != keys)
+        self._available[slots] = 0
+        while len(lost):
+            at, wanted = (slots[lost] + 1) & mask, keys[lost]
+            free = self._available[at] == UNKNOWN
+            self._keys[at[free]] = wanted[free]
+            won = free & (self._keys[at] == wanted)
+            self._available[at[won]] = 0
+            slots[lost] = at
+            lost = lost[~won]
+        return slots
 
     def _grow(self, bits: int, journal: Journal | None) -> None:
         old_bits, old = self._bits, (self._keys, self._payloads, self._available)
@@ -321,7 +304,8 @@ class NumberSegment:
             journal.append(undo)
         self._allot(bits)
         held = np.flatnonzero(old[2] != UNKNOWN)
-        slots = self._claim(old[0][held])
+        keys = old[0][held]
+        slots = self._claim(keys, self._home(keys))
         self._payloads[slots], self._available[slots] = old[1][held], old[2][held]
 
     def entries(self) -> tuple[Integers, Words, Integers]:
@@ -334,53 +318,64 @@ class NumberSegment:
 
 
 class TextSegment:
-    """The same over text ids."""
+    """The same over text ids: a dict to places in flat arrays, with no object the garbage collector must visit."""
 
     def __init__(self) -> None:
         self.oldest, self.newest = 2**63 - 1, UNKNOWN
-        self._held: dict[str, tuple[int, int]] = {}
+        self._places: dict[str, int] = {}
+        self._payloads, self._available = array.array("Q"), array.array("q")
 
     @property
     def count(self) -> int:
-        return len(self._held)
+        return len(self._places)
 
     def find_one(self, key: str) -> tuple[int, int] | None:
-        return self._held.get(key)
+        place = self._places.get(key)
+        return None if place is None else (self._payloads[place], self._available[place])
 
     def find(self, keys: list[str]) -> tuple[Words, Integers]:
         payloads, available = np.zeros(len(keys), np.uint64), np.full(len(keys), UNKNOWN, np.int64)
-        if not self._held.keys().isdisjoint(keys):
-            for row, held in enumerate(map(self._held.get, keys)):
-                if held is not None:
-                    payloads[row], available[row] = held
+        if not self._places.keys().isdisjoint(keys):
+            places = np.fromiter((self._places.get(key, -1) for key in keys), np.int64, len(keys))
+            known = places >= 0
+            payloads[known] = np.frombuffer(self._payloads, np.uint64)[places[known]]
+            available[known] = np.frombuffer(self._available, np.int64)[places[known]]
         return payloads, available
 
     def put_one(self, key: str, payload: int, at: int, journal: Journal | None) -> None:
         self.oldest, self.newest = min(self.oldest, at), max(self.newest, at)
         if journal is not None:
-            journal.append(self._undo({key: self._held.get(key)}))
-        self._held[key] = payload, at
+            journal.append(self._undo((key,)))
+        self._places[key] = len(self._payloads)
+        self._payloads.append(payload)
+        self._available.append(at)
 
     def put(self, keys: list[str], payloads: Words, available: Integers, journal: Journal | None) -> None:
+        """keys: distinct. A known key moves to a new place."""
         if not keys:
             return
         self.oldest, self.newest = min(self.oldest, int(available.min())), max(self.newest, int(available.max()))
         if journal is not None:
-            journal.append(self._undo({key: self._held.get(key) for key in keys}))
-        self._held.update(zip(keys, zip(payloads.tolist(), available.tolist(), strict=True), strict=True))
+            journal.append(self._undo(keys))
+        first = len(self._payloads)
+        self._places.update(zip(keys, range(first, first + len(keys)), strict=True))
+        self._payloads.frombytes(payloads.tobytes())
+        self._available.frombytes(available.tobytes())
 
     def entries(self) -> tuple[list[str], Words, Integers]:
         """(ids, payloads, available_at) of all that is held."""
-        payloads = np.fromiter((payload for payload, _ in self._held.values()), np.uint64, len(self._held))
-        available = np.fromiter((at for _, at in self._held.values()), np.int64, len(self._held))
-        return list(self._held), payloads, available
+        places = np.fromiter(self._places.values(), np.int64, len(self._places))
+        payloads = np.frombuffer(self._payloads, np.uint64)[places]
+        return list(self._places), payloads, np.frombuffer(self._available, np.int64)[places]
 
-    def _undo(self, before: dict[str, tuple[int, int] | None]) -> Callable[[], None]:
+    def _undo(self, keys: Sequence[str]) -> Callable[[], None]:
+        """Made before the keys are put; the places they are given stay, unused."""
+        known = self._places.keys()
+        before = {} if known.isdisjoint(keys) else {key: self._places[key] for key in keys if key in known}
+
         def undo() -> None:
-            for key, held in before.items():
-                if held is None:
-                    del self._held[key]
-                else:
-                    self._held[key] = held
+            for key in keys:
+                del self._places[key]
+            self._places.update(before)
 
         return undo

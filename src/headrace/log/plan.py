@@ -1,24 +1,26 @@
-"""What the log says of a row before it takes it: its event time, its available_at, its verdict (SEMANTICS 1.2 to 1.5). Pure.
+"""What the log says of a row before it takes it: event time, available_at, verdict (SEMANTICS 1.2 to 1.5). Pure.
 
-The one idea: judging and remembering are two steps. `live` and `imported` change nothing; `remember` takes what was judged
-into account for the rows that follow; `mark` and `rollback` undo what was remembered for a commit that failed. Verdicts
-depend on nothing but the partition's log and the topic's definition, so a judge restored from the log judges the same.
+The one idea: judging and remembering are two steps. `live` and `imported` change nothing; `remember` takes what was
+judged into account for the rows that follow; `mark` and `rollback` undo what was remembered for a commit that failed.
+Verdicts depend on nothing but the partition's log and the topic's definition, so a judge restored from the log judges
+the same.
 
-Order of the tests: a known id decides first (DUPLICATE, CONFLICT), then a request's skew (RESTAMPED), then the event time
-against available_at (AHEAD, LATE). Rows that were taken, late ones included, are remembered; the others are not, so an
-event that was too far ahead may come again when its time has come.
+Order of the tests: a known id decides first (DUPLICATE, CONFLICT), then a request's skew (RESTAMPED), then the event
+time against available_at (AHEAD, LATE). Rows that were taken, late ones included, are remembered; the others are not,
+so an event that was too far ahead may come again when its time has come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.core.codec import Physical, batch_to_rows, physical_list, rows_to_batch, units
+from headrace.core.codec import Physical, rows_to_batch, units
 from headrace.core.errors import LogError
 from headrace.core.points import IMPORTS_FROM
 from headrace.core.schema import Kind
@@ -36,14 +38,19 @@ from headrace.log.identity import (
 )
 from headrace.log.port import AVAILABLE_AT, VERDICT, Verdict
 
-Rows = pa.RecordBatch | Sequence[tuple[Physical, ...]]
+Rows: TypeAlias = pa.RecordBatch | Sequence[tuple[Physical, ...]]
 
 NEVER = Instant(-62_135_596_800_000_000)  # the running maximum of a partition that holds nothing: year 1
 ROWS_ONE_BY_ONE_MAX = 16  # above it, making an Arrow batch of the rows costs less than judging them in Python
 SEGMENT_IDS = 1 << 20  # ids in a segment before the next is begun; growing one of this size takes some 40 ms
 
+# an IntEnum's member costs a descriptor call each time it is read; the hot path reads these
+ACCEPTED, LATE, DUPLICATE, CONFLICT, AHEAD, RESTAMPED = (int(v) for v in (
+    Verdict.ACCEPTED, Verdict.LATE, Verdict.DUPLICATE, Verdict.CONFLICT, Verdict.AHEAD, Verdict.RESTAMPED,
+))  # fmt: skip
+_KEPT_ONE = frozenset((ACCEPTED, LATE, RESTAMPED))
 _KEPT = np.zeros(256, dtype=np.bool_)  # verdicts whose ids are remembered
-_KEPT[[Verdict.ACCEPTED, Verdict.LATE, Verdict.RESTAMPED]] = True
+_KEPT[[ACCEPTED, LATE, RESTAMPED]] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +112,14 @@ class Judge:
     def live(self, partition: int, rows: Rows, now: Instant, *, request: bool = False) -> Judged:
         """Judge rows for a live partition; changes nothing.
 
-        rows: validated, the topic's fields in declared order. now: the append instant. request: the rows are a decision's
-        requests, which no clock refuses: an event time outside `skew` is replaced by the append instant (SEMANTICS 2.1).
+        rows: validated, the topic's fields in declared order. now: the append instant. request: the rows are requests
+        of a decision, which no clock refuses: an event time outside `skew` is replaced by the append instant (SEMANTICS
+        2.1).
         """
         if isinstance(rows, pa.RecordBatch):
             return self._live_batch(partition, rows, now, request)
+        if len(rows) == 1:
+            return self._live_row(partition, rows[0], now, request)
         if len(rows) <= ROWS_ONE_BY_ONE_MAX:
             return self._live_rows(partition, rows, now, request)
         return self._live_batch(partition, rows_to_batch(self.topic.schema, rows), now, request)
@@ -117,9 +127,9 @@ class Judge:
     def imported(self, partition: int, rows: Rows, available_at: Integers) -> Judged:
         """Judge rows for an import's partition; changes nothing. available_at: one instant a row, never falling.
 
-        An id known in any of the topic's partitions is left out: DUPLICATE with the same payload, CONFLICT with another.
-        Known are the ids within `dedup` and those of imports; `recall` adds the older ones. Raises: LogError HR-0312
-        where available_at falls.
+        An id known in any of the topic's partitions is left out: DUPLICATE with the same payload, CONFLICT with
+        another. Known are the ids within `dedup` and those of imports; `recall` adds the older ones.
+        Raises: LogError HR-0312 where available_at falls.
         """
         batch = rows if isinstance(rows, pa.RecordBatch) else rows_to_batch(self.topic.schema, rows)
         last = self.running_maximum(partition)
@@ -127,7 +137,7 @@ class Judge:
             raise LogError(
                 "HR-0312",
                 f"import of topic {self.topic.name!r}: available_at falls",
-                detail=f"expected instants that never fall, from {last} microseconds on, as an import is in order of them",
+                detail=f"expected instants that never fall, from {last} microseconds on: an import is in their order",
             )
         event_times = available_at if self._event_time is None else self._times(batch)
         base = self._by_time(event_times, available_at)
@@ -137,38 +147,56 @@ class Judge:
         self._by_id(base, self._keys(batch), payloads, available_at, self._whole_history(), dedup=None)
         return Judged(verdicts=base, event_times=event_times, available_at=available_at, payloads=payloads)
 
+    def _live_row(self, partition: int, row: tuple[Physical, ...], now: int, request: bool) -> Judged:
+        """The hot path of single events: plain ints to the end."""
+        topic = self.topic
+        at, time = self._maxima.get(partition, NEVER), now
+        if self._event_time is not None:
+            time = row[self._event_time]  # type: ignore[assignment]  # never null, and a timestamp
+        newer = time if self._simulated else now
+        if newer > at:
+            at = newer
+        verdict, appended, by_time = ACCEPTED, at if self._simulated else now, time
+        if request and not -topic.skew.micros <= time - appended <= topic.skew.micros:
+            verdict, by_time = RESTAMPED, appended
+        elif time > at + topic.max_ahead.micros:
+            verdict = AHEAD
+        elif time < at - topic.max_late.micros:
+            verdict = LATE
+        if self._id is None:
+            return _judged_one(verdict, by_time, at, _NONE)
+        payload, ids = self._payload.of_row(row), self._ids.get(partition)
+        known = None if ids is None else ids.find_one(row[self._id])
+        if known is not None and at - known[1] <= topic.dedup.micros:
+            verdict = DUPLICATE if known[0] == payload else CONFLICT
+        return _judged_one(verdict, by_time, at, np.array((payload,), np.uint64))
+
     def _live_rows(self, partition: int, rows: Sequence[tuple[Physical, ...]], now: int, request: bool) -> Judged:
-        topic, ids = self.topic, self._ids.get(partition)
-        maximum = self._maxima.get(partition, NEVER)
-        late, ahead, skew, dedup = topic.max_late.micros, topic.max_ahead.micros, topic.skew.micros, topic.dedup.micros
+        """A few rows, one after the other, as if each were remembered before the next."""
+        judged, maximum = [], self._maxima.get(partition)
         here: dict[Physical, tuple[int, int]] = {}
-        verdicts, times, available, payloads = [], [], [], []
-        for row in rows:
-            time = now if self._event_time is None else int(row[self._event_time])  # type: ignore[arg-type]  # never null
-            at = maximum = max(maximum, time if self._simulated else now)
-            verdict, appended = 0, at if self._simulated else now
-            if request and not -skew <= time - appended <= skew:
-                verdict, time = 5, appended
-            elif time > at + ahead:
-                verdict = 4
-            elif time < at - late:
-                verdict = 1
-            if self._id is not None:
-                key, payload = row[self._id], self._payload.of_row(row)
-                known = here.get(key) or (ids.find_one(key) if ids is not None else None)
-                if known is not None and at - known[1] <= dedup:
-                    verdict = 2 if known[0] == payload else 3
-                elif verdict != 4:
-                    here[key] = payload, at
-                payloads.append(payload)
-            verdicts.append(verdict)
-            times.append(time)
-            available.append(at)
+        try:
+            for row in rows:
+                one = self._live_row(partition, row, now, request)
+                at = self._maxima[partition] = int(one.available_at[0])
+                if self._id is not None:
+                    key, payload = row[self._id], int(one.payloads[0])
+                    before = here.get(key)
+                    if before is not None and at - before[1] <= self.topic.dedup.micros:
+                        one.verdicts[0] = DUPLICATE if before[0] == payload else CONFLICT
+                    elif _KEPT[one.verdicts[0]]:
+                        here[key] = payload, at
+                judged.append(one)
+        finally:
+            if maximum is None:
+                self._maxima.pop(partition, None)
+            else:
+                self._maxima[partition] = maximum
         return Judged(
-            verdicts=np.array(verdicts, np.uint8),
-            event_times=np.array(times, np.int64),
-            available_at=np.array(available, np.int64),
-            payloads=np.array(payloads, np.uint64),
+            verdicts=np.concatenate([one.verdicts for one in judged]),
+            event_times=np.concatenate([one.event_times for one in judged]),
+            available_at=np.concatenate([one.available_at for one in judged]),
+            payloads=np.concatenate([one.payloads for one in judged]),
         )
 
     def _live_batch(self, partition: int, batch: pa.RecordBatch, now: int, request: bool) -> Judged:
@@ -182,18 +210,18 @@ class Judge:
         if request:
             appended = available if self._simulated else np.full(count, now, np.int64)
             outside = np.abs(event_times - appended) > self.topic.skew.micros
-            verdicts[:] = np.where(outside, Verdict.RESTAMPED, verdicts)
+            verdicts[:] = np.where(outside, RESTAMPED, verdicts)
             event_times = np.where(outside, appended, event_times)
         if self._id is None:
             return Judged(verdicts=verdicts, event_times=event_times, available_at=available, payloads=_NONE)
-        payloads, ids = self._payload.of_batch(batch), self._ids.get(partition) or self._new_ids()
+        payloads, ids = self._payload.of_batch(batch), self._ids.get(partition, _Ids(self._text, None))
         self._by_id(verdicts, self._keys(batch), payloads, available, ids, dedup=self.topic.dedup.micros)
         return Judged(verdicts=verdicts, event_times=event_times, available_at=available, payloads=payloads)
 
     def _by_time(self, event_times: Integers, available: Integers) -> npt.NDArray[np.uint8]:
         verdicts = np.zeros(len(event_times), dtype=np.uint8)
-        verdicts[event_times < available - self.topic.max_late.micros] = Verdict.LATE
-        verdicts[event_times > available + self.topic.max_ahead.micros] = Verdict.AHEAD
+        verdicts[event_times < available - self.topic.max_late.micros] = LATE
+        verdicts[event_times > available + self.topic.max_ahead.micros] = AHEAD
         return verdicts
 
     def _by_id(
@@ -212,7 +240,7 @@ class Judge:
         if dedup is not None:
             known &= available - known_at <= dedup
         by_time = verdicts.copy()
-        verdicts[known] = np.where(known_payloads[known] == payloads[known], Verdict.DUPLICATE, Verdict.CONFLICT)
+        verdicts[known] = np.where(known_payloads[known] == payloads[known], DUPLICATE, CONFLICT)
         here: dict[int | str, tuple[int, int]] = {}
         for row in _repeated(keys):
             key, payload, at = keys[row], int(payloads[row]), int(available[row])
@@ -220,29 +248,30 @@ class Judge:
             if before is None and known[row]:
                 continue  # judged above; a later one of the same id may lie beyond dedup, and is judged above too
             if before is not None and (dedup is None or at - before[1] <= dedup):
-                verdicts[row] = Verdict.DUPLICATE if before[0] == payload else Verdict.CONFLICT
+                verdicts[row] = DUPLICATE if before[0] == payload else CONFLICT
             else:
                 verdicts[row] = by_time[row]
-                if by_time[row] != Verdict.AHEAD:
+                if by_time[row] != AHEAD:
                     here[key] = payload, at
 
     # --- remembering ---
 
     def remember(self, partition: int, rows: Rows, judged: Judged) -> None:
-        """The rows were appended (or will be, by the commit since the last `mark`): the next ones are judged after them."""
+        """The rows are appended, or will be by the commit since the last `mark`: later ones are judged after them."""
         if not len(judged.verdicts):
             return
         newest = int(judged.available_at[-1])
-        self._maxima[partition] = max(self._maxima.get(partition, NEVER), newest)
+        if newest > self._maxima.get(partition, NEVER):
+            self._maxima[partition] = newest
         if self._id is None:
             return
-        targets = self._targets(partition)
         journal = None if self._mark is None else self._mark.journal
+        targets = self._targets(partition)
         if not isinstance(rows, pa.RecordBatch) and len(rows) == 1:
-            if _KEPT[judged.verdicts[0]]:
-                payload = int(judged.payloads[0])
+            if judged.verdicts[0] in _KEPT_ONE:
+                key, payload = rows[0][self._id], int(judged.payloads[0])
                 for ids in targets:
-                    ids.put_one(rows[0][self._id], payload, newest, journal)
+                    ids.put_one(key, payload, newest, journal)
             return
         batch = rows if isinstance(rows, pa.RecordBatch) else rows_to_batch(self.topic.schema, rows)
         self._keep(targets, batch, judged.verdicts, judged.payloads, judged.available_at, journal)
@@ -260,7 +289,7 @@ class Judge:
         self._maxima = dict(mark.maxima)
 
     def restore(self, batches: Iterable[tuple[int, pa.RecordBatch]]) -> None:
-        """Remember what the log holds: (partition, batch as read, system columns included), in offset order per partition.
+        """Remember what the log holds: (partition, batch as read with its system columns), each partition in its order.
 
         Live partitions need what is within `dedup` of their newest available_at; more does no harm.
         """
@@ -301,17 +330,23 @@ class Judge:
         kept = _KEPT[verdicts]
         if not kept.all():
             batch, payloads, available = batch.filter(pa.array(kept)), payloads[kept], available[kept]
-        if batch.num_rows:
-            for ids in targets:
-                ids.put(self._keys(batch), payloads, available, journal)
+        if not batch.num_rows:
+            return
+        keys = self._keys(batch)
+        if int(available[-1]) - int(available[0]) > self.topic.dedup.micros:  # else no id was taken twice
+            last = _last_of_repeated(keys)
+            payloads, available = payloads[last], available[last]
+            keys = [keys[row] for row in last] if isinstance(keys, list) else keys[last]
+        for ids in targets:
+            ids.put(keys, payloads, available, journal)
 
     def _targets(self, partition: int) -> list[_Ids]:
         """Where the ids of a partition's rows belong. Imports' ids matter to imports only (SEMANTICS 1.3, 1.5)."""
         if partition >= IMPORTS_FROM:
             return [self._whole_history()]
-        if partition not in self._ids:
-            self._ids[partition] = self._new_ids()
-        own = self._ids[partition]
+        own = self._ids.get(partition)
+        if own is None:
+            own = self._ids[partition] = self._new_ids()
         return [own] if self._history is None else [own, self._history]
 
     def _whole_history(self) -> _Ids:
@@ -339,13 +374,25 @@ class Judge:
 _NONE: Words = np.zeros(0, dtype=np.uint64)
 
 
+def _judged_one(verdict: int, time: int, at: int, payloads: Words) -> Judged:
+    return Judged(
+        verdicts=np.array((verdict,), np.uint8),
+        event_times=np.array((time,), np.int64),
+        available_at=np.array((at,), np.int64),
+        payloads=payloads,
+    )
+
+
+_Segment: TypeAlias = NumberSegment | TextSegment
+
+
 class _Ids:
-    """The known ids of one partition, newest segment last. dedup: microseconds of available_at; None forgets nothing."""
+    """The known ids of one partition, newest segment last. dedup: microseconds of available_at; None never forgets."""
 
     def __init__(self, text: bool, dedup: int | None) -> None:
         self.dedup = dedup
         self._text = text
-        self._segments: list[NumberSegment] | list[TextSegment] = []
+        self._segments: list[_Segment] = []
 
     def find_one(self, key: Physical) -> tuple[int, int] | None:
         for segment in reversed(self._segments):
@@ -367,11 +414,7 @@ class _Ids:
         self._segment(at, journal).put_one(key, payload, at, journal)  # type: ignore[arg-type]
 
     def put(self, keys: Keys, payloads: Words, available: Integers, journal: Journal | None) -> None:
-        """Rows in the log's order; of an id that repeats (beyond dedup) the last counts."""
-        last = _last_of_repeated(keys)
-        if last is not None:
-            payloads, available = payloads[last], available[last]
-            keys = [keys[row] for row in last] if isinstance(keys, list) else keys[last]
+        """keys: distinct."""
         self._segment(int(available.max()), journal).put(keys, payloads, available, journal)  # type: ignore[arg-type]
 
     def entries(self) -> Iterator[tuple[Keys, Words, Integers]]:
@@ -379,7 +422,7 @@ class _Ids:
         for segment in self._segments:
             yield segment.entries()
 
-    def _segment(self, at: int, journal: Journal | None) -> NumberSegment | TextSegment:
+    def _segment(self, at: int, journal: Journal | None) -> _Segment:
         """The segment to put into, after dropping those that are older than dedup."""
         segments = self._segments
         if segments:
@@ -389,9 +432,9 @@ class _Ids:
                 return newest
         if journal is not None:
             journal.append(lambda: setattr(self, "_segments", segments))
-        made = TextSegment() if self._text else NumberSegment()
+        made: _Segment = TextSegment() if self._text else NumberSegment()
         kept = [s for s in segments if self.dedup is None or at - s.newest <= self.dedup]
-        self._segments = [*kept, made]  # type: ignore[list-item]
+        self._segments = [*kept, made]
         return made
 
 
@@ -415,13 +458,11 @@ def _repeated(keys: Keys) -> Sequence[int]:
     return rows
 
 
-def _last_of_repeated(keys: Keys) -> npt.NDArray[np.intp] | None:
-    """The rows to keep where keys repeat, the last of each; None where none does."""
+def _last_of_repeated(keys: Keys) -> npt.NDArray[np.intp]:
+    """The rows to keep so that each key is there once: its last."""
     rows = _repeated(keys)
-    if not rows:
-        return None
-    kept = np.ones(len(keys), dtype=np.bool_)
     last = {keys[row]: row for row in rows}
+    kept = np.ones(len(keys), dtype=np.bool_)
     kept[list(rows)] = False
     kept[list(last.values())] = True
     return np.flatnonzero(kept)

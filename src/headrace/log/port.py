@@ -89,11 +89,18 @@ class Append:
 
     rows: an Arrow batch, or a few rows of physical values (the path of single events, which skips Arrow).
     available_at: of imports only, one instant a row, never falling; live partitions take the append instant.
+    request: the rows are a decision's requests, which no clock refuses (SEMANTICS 2.1, Verdict.RESTAMPED).
+    at: of live rows, the append instant, where the caller had to know it before (a decision's t is its request's event
+    time); by default the log's clock says. begins: the offset that the first row must get, where what is appended was
+    computed from all that lies before it; by default wherever the end is.
     """
 
     partition: Partition
     rows: pa.RecordBatch | Sequence[tuple[Physical, ...]]
     available_at: npt.NDArray[np.int64] | None = None
+    request: bool = False
+    at: Instant | None = None
+    begins: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +149,9 @@ class Log(ABC):
     ) -> tuple[Appended, ...]:
         """Append all of them and, if given, move `group` to `cut`: one transaction, durable on return.
 
-        Raises: LogFullError, LogReadOnlyError, NotOwnerError, NotFoundError HR-0302 (no such topic or partition):
-        nothing was taken. An unknown outcome raises LogError HR-0311 with retryable=True: read before you retry.
+        Raises: LogFullError, LogReadOnlyError, NotOwnerError, NotFoundError HR-0302 (no such topic or partition),
+        LogError HR-0330 retryable (an append does not begin where it says): nothing was taken. An unknown outcome raises
+        LogError HR-0311 with retryable=True: read before you retry.
         """
 
     @abstractmethod

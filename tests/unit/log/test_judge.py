@@ -83,9 +83,7 @@ def as_log(topic, rows, judged: Judged, offset=0):
         instants(judged.event_times),
         pa.array(judged.verdicts),
     ]
-    return pa.RecordBatch.from_arrays(
-        [*system, *fields.columns], schema=pa.schema([*SYSTEM_COLUMNS, *fields.schema])
-    )
+    return pa.RecordBatch.from_arrays([*system, *fields.columns], schema=pa.schema([*SYSTEM_COLUMNS, *fields.schema]))
 
 
 ROWS = st.lists(

@@ -111,7 +111,8 @@ HEADER_WORDS: Final = 20
 (P_COLUMNS, P_PREFIXES, P_OUTPUTS, P_EDGES, P_SLOTS, P_LANES, P_PREFIX_WORDS, P_ROW, P_CALENDARS, P_DISTINCT) = range(
     10
 )
-(P_COLUMN_TABLE, P_PREFIX_TABLE, P_OUTPUT_TABLE, P_EDGE_TABLE, P_N_MAX, P_HISTORY, P_ORDERED, P_EXTREMA) = range(10, 18)
+(P_COLUMN_TABLE, P_PREFIX_TABLE, P_OUTPUT_TABLE, P_EDGE_TABLE, P_N_MAX, P_HISTORY, P_EXTREMA) = range(10, 17)
+(P_ORDER, P_SEQ, P_VALID) = range(17, 20)  # lanes, -1 where the program has no use for them
 # A column: its kind; whether always there; its lanes (-1: none); its prefixes; its place in a directory row.
 C_KIND, C_ALWAYS, C_RAW, C_HISTORY, C_COUNT, C_SUM, C_SQUARE, C_UNFIT, C_EXTREMA, C_SCALE = range(10)
 COLUMN_FIELDS: Final = 10
@@ -126,13 +127,28 @@ OUTPUT_FIELDS: Final = 8
 E_KIND, E_VALUE = range(2)
 EDGE_FIELDS: Final = 2
 EDGE_OFFSET, EDGE_CALENDAR = range(2)
-# Lanes 0 to 3 of every entry, and the first words of every row of a key's directory of chunks.
-LANE_TIME, LANE_ORDER, LANE_SEQ, LANE_VALID = range(4)
-LANES_FIXED: Final = 4
+# Lane 0 of every entry is its time; a row of a key's directory of chunks begins with these words, then come the totals of
+# all prefixes before the chunk, then minimum and maximum of the chunk for every column that is asked for them.
+LANE_TIME: Final = 0
 D_OFFSET, D_CAPACITY, D_LENGTH, D_BEFORE, D_FIRST = range(5)
 DIRECTORY_FIXED: Final = 5
 # Functions as the kernel numbers them: their place in the enum.
 FUNCTIONS: Final = {function: number for number, function in enumerate(Function)}
+F_COUNT: Final = FUNCTIONS[Function.COUNT]
+F_SUM: Final = FUNCTIONS[Function.SUM]
+F_MEAN: Final = FUNCTIONS[Function.MEAN]
+F_MIN: Final = FUNCTIONS[Function.MIN]
+F_MAX: Final = FUNCTIONS[Function.MAX]
+F_VARIANCE: Final = FUNCTIONS[Function.VARIANCE]
+F_DEVIATION: Final = FUNCTIONS[Function.DEVIATION]
+F_FIRST: Final = FUNCTIONS[Function.FIRST]
+F_LAST: Final = FUNCTIONS[Function.LAST]
+F_LAST_N: Final = FUNCTIONS[Function.LAST_N]
+F_DISTINCT: Final = FUNCTIONS[Function.DISTINCT]
+F_RATE: Final = FUNCTIONS[Function.RATE]
+F_SINCE_LAST: Final = FUNCTIONS[Function.SINCE_LAST]
+F_SINCE_FIRST: Final = FUNCTIONS[Function.SINCE_FIRST]
+F_LOOKUP: Final = FUNCTIONS[Function.LOOKUP]
 # Fixed point of floats (see wide.py): 128 bits for values declared to lie within 2**30, else 256; of squares always 256.
 COMPACT_UNIT: Final = -74
 WIDE_UNIT: Final = -128
@@ -141,6 +157,7 @@ COMPACT_SQUARE_UNIT: Final = -148
 _SUMMED = frozenset({Function.SUM, Function.MEAN, Function.VARIANCE, Function.DEVIATION, Function.RATE})
 _SQUARED = frozenset({Function.VARIANCE, Function.DEVIATION})
 _EXTREME = frozenset({Function.MIN, Function.MAX})
+_READ_BACK = _EXTREME | ORDERED | {Function.DISTINCT}  # functions that read values, not only totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +202,11 @@ def build(
             detail=f"expected at most {COLUMNS_MAX}",
             hint="split the view",
         )
-    layout = _Layout(events_bits=max(max_events - 1, 1).bit_length())
+    layout = _Layout(
+        events_bits=max(max_events - 1, 1).bit_length(),
+        ordered=any(o.function in ORDERED for o in outputs) or any(c.history for c in columns),
+        nullable=any(not c.always or c.history for c in columns),
+    )
     for index, column in enumerate(columns):
         layout.add_column(index, column, frozenset(o.function for o in outputs if o.column == index))
     edges = _Edges()
@@ -222,8 +243,8 @@ def build(
     header[P_COLUMN_TABLE : P_EDGE_TABLE + 1] = starts[:4]
     header[P_N_MAX] = max((o.n for o in outputs), default=1)
     header[P_HISTORY] = int(any(c.history for c in columns))
-    header[P_ORDERED] = int(any(o.function in ORDERED for o in outputs))
     header[P_EXTREMA] = layout.extrema
+    header[P_ORDER : P_VALID + 1] = [layout.order, layout.seq, layout.valid]
     flat = [word for table in tables for row in table for word in row]
     code = np.concatenate([header, np.array(flat, np.int64)])
     bytes_per_event = 8 * (layout.lanes + layout.prefix_words)
@@ -258,17 +279,21 @@ class _Edges:
 class _Layout:
     """Gives out an entry's lanes and prefix words, column by column."""
 
-    def __init__(self, *, events_bits: int) -> None:
+    def __init__(self, *, events_bits: int, ordered: bool, nullable: bool) -> None:
         self.events_bits = events_bits
         self.columns: list[list[int]] = []
         self.prefixes: list[list[int]] = []
-        self.lanes = LANES_FIXED
+        self.lanes = 1  # time
+        self.order = self._lane() if ordered else -1
+        self.seq = self._lane() if ordered else -1
+        self.valid = self._lane() if nullable else -1
         self.prefix_words = 0
         self.extrema = 0
 
     def add_column(self, index: int, column: Column, asked: frozenset[Function]) -> None:
         row = [int(column.kind), int(column.always), -1, -1, -1, -1, -1, -1, -1, 10**column.scale]
-        if column.kind is not ColumnKind.NONE:
+        read_back = bool(asked & _READ_BACK) or column.history or column.kind is ColumnKind.FLOAT
+        if column.kind is not ColumnKind.NONE and read_back:
             row[C_RAW] = self._lane()
         if column.history:
             row[C_HISTORY] = self._lane()

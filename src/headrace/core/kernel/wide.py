@@ -1,11 +1,12 @@
 """Exact sums in 64 to 256 bits, and their correctly rounded means and variances (SEMANTICS 3.2 to 3.4, 6). Pure.
 
 The one idea: a sum is an integer multiple of 2**unit, kept in a few words of the kernel's slab, so that adding,
-subtracting and the difference of two prefixes are exact and only a published value is rounded, once. Integers and decimals
-have unit 0; floats a negative unit, chosen when the definition is loaded; what does not fit it goes to `accumulate`.
+subtracting and the difference of two prefixes are exact and only a published value is rounded, once. Integers and
+decimals have unit 0; floats a negative unit, chosen when the definition is loaded; what does not fit it goes to
+`accumulate`.
 
-A number is `slab[at : at + words]`, little-endian two's complement, words 1, 2 or 4. Arithmetic is modular: that nothing
-wraps is proven when the definition is loaded, or asked of `fits_float`.
+A number is `slab[at : at + words]`, little-endian two's complement, words 1, 2 or 4. Arithmetic is modular: that
+nothing wraps is proven when the definition is loaded, or asked of `fits_float`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from headrace.core.kernel.words import (
 EVENTS_BITS = 24  # what fits_float leaves free: 2**23 events of the largest value, and the sign
 EXACT_FLOAT = 2.0**53  # integers below it are doubles
 
-# round_variance: count * Q and S * S, aligned. S has at most 256 bits, so S * S 512; |S| <= count * max and the shift of
-# one to the unit of the other bound both below 2**576 for sums of the same values.
+# round_variance has two sides: count * Q and S * S, brought to the finer of their units. With |value| < 2**255 units of
+# the sum and 2**31 values both stay below 2**576 units, whichever is shifted, as S * S <= count * Q of the same values.
 _SIDE_WORDS = 10
 VARIANCE_SCRATCH_WORDS = 2 * _SIDE_WORDS
 
@@ -43,69 +44,44 @@ VARIANCE_SCRATCH_WORDS = 2 * _SIDE_WORDS
 @compiled
 def add(slab: Slab, into: int, a: int, b: int, words: int) -> None:
     """into = a + b; `into` may be a or b."""
-    low = load(slab, a)
-    total = (low + load(slab, b)) & MASK
-    store(slab, into, total)
-    carry = total < low
-    for i in range(1, words):
-        left = load(slab, a + i)
-        part = (left + load(slab, b + i)) & MASK
-        total = (part + ONE) & MASK if carry else part
-        carry = part < left or total < part
-        store(slab, into + i, total)
+    _add_numbers(slab, into, a, b, words, ZERO, ZERO)
 
 
 @compiled
 def subtract(slab: Slab, into: int, a: int, b: int, words: int) -> None:
     """into = a - b; `into` may be a or b."""
-    left = load(slab, a)
-    right = load(slab, b)
-    store(slab, into, (left - right) & MASK)
-    borrow = left < right
-    for i in range(1, words):
-        left = load(slab, a + i)
-        right = load(slab, b + i)
-        part = (left - right) & MASK
-        total = (part - ONE) & MASK if borrow else part
-        borrow = left < right or part < total
-        store(slab, into + i, total)
+    _add_numbers(slab, into, a, b, words, MASK, ONE)
 
 
 @compiled
 def add_value(slab: Slab, at: int, words: int, value: int) -> None:
     """Adds an int64, in units."""
-    if value < 0:
-        _subtract_words(slab, at, at + words, (ZERO - to_word(value)) & MASK, ZERO, ZERO)
-    else:
-        _add_words(slab, at, at + words, to_word(value), ZERO, ZERO)
+    _add_words(slab, at, words, _sign(value), _magnitude(value), ZERO, ZERO, ZERO)
 
 
 @compiled
 def subtract_value(slab: Slab, at: int, words: int, value: int) -> None:
     """Subtracts an int64, in units."""
-    if value < 0:
-        _add_words(slab, at, at + words, (ZERO - to_word(value)) & MASK, ZERO, ZERO)
-    else:
-        _subtract_words(slab, at, at + words, to_word(value), ZERO, ZERO)
+    _add_words(slab, at, words, _sign(value) ^ MASK, _magnitude(value), ZERO, ZERO, ZERO)
 
 
 @compiled
 def add_square(slab: Slab, at: int, words: int, value: int) -> None:
     """Adds the square of an int64; words at least 2."""
     size = _magnitude(value)
-    _add_words(slab, at, at + words, (size * size) & MASK, high_product(size, size), ZERO)
+    _add_words(slab, at, words, ZERO, (size * size) & MASK, high_product(size, size), ZERO, ZERO)
 
 
 @compiled
 def subtract_square(slab: Slab, at: int, words: int, value: int) -> None:
     """Subtracts the square of an int64; words at least 2."""
     size = _magnitude(value)
-    _subtract_words(slab, at, at + words, (size * size) & MASK, high_product(size, size), ZERO)
+    _add_words(slab, at, words, MASK, (size * size) & MASK, high_product(size, size), ZERO, ZERO)
 
 
 @compiled
 def fits_float(x: float, words: int, unit: int) -> bool:
-    """Whether x is an integer number of units, fewer than 2**(64 * words - 1 - EVENTS_BITS). False for NaN, infinity."""
+    """Whether x is an integer number of units, fewer than 2**(64 * words - 1 - EVENTS_BITS); no for NaN."""
     size, exponent = split_float(x)
     if size == ZERO:
         return True
@@ -139,14 +115,14 @@ def fits_float_square(x: float, words: int, unit: int) -> bool:
 def add_float(slab: Slab, at: int, words: int, unit: int, x: float) -> None:
     """Adds a double that fits_float."""
     size, exponent = split_float(x)
-    _add_scaled(slab, at, at + words, x < 0.0, size, ZERO, exponent - int(unit))
+    _add_scaled(slab, at, words, MASK if x < 0.0 else ZERO, size, ZERO, exponent - int(unit))
 
 
 @compiled
 def subtract_float(slab: Slab, at: int, words: int, unit: int, x: float) -> None:
     """Subtracts a double that fits_float."""
     size, exponent = split_float(x)
-    _add_scaled(slab, at, at + words, x > 0.0, size, ZERO, exponent - int(unit))
+    _add_scaled(slab, at, words, ZERO if x < 0.0 else MASK, size, ZERO, exponent - int(unit))
 
 
 @compiled
@@ -154,7 +130,7 @@ def add_float_square(slab: Slab, at: int, words: int, unit: int, x: float) -> No
     """Adds the exact square of a double that fits_float_square."""
     size, exponent = split_float(x)
     low = (size * size) & MASK
-    _add_scaled(slab, at, at + words, False, low, high_product(size, size), 2 * exponent - int(unit))
+    _add_scaled(slab, at, words, ZERO, low, high_product(size, size), 2 * exponent - int(unit))
 
 
 @compiled
@@ -162,7 +138,7 @@ def subtract_float_square(slab: Slab, at: int, words: int, unit: int, x: float) 
     """Subtracts the exact square of a double that fits_float_square."""
     size, exponent = split_float(x)
     low = (size * size) & MASK
-    _add_scaled(slab, at, at + words, True, low, high_product(size, size), 2 * exponent - int(unit))
+    _add_scaled(slab, at, words, MASK, low, high_product(size, size), 2 * exponent - int(unit))
 
 
 @compiled
@@ -203,10 +179,9 @@ def round_ratio(slab: Slab, at: int, words: int, unit: int, divisor: int, diviso
         if whole < EXACT_FLOAT:  # then the product was exact; and the power of two cannot leave the normal range
             quotient = value / whole
             return quotient if shift == 0 else quotient * bits_float(to_word(shift + 1023) << 52)
-    negative, w3, w2, w1, w0 = _top_words(slab, at, words)
-    return round_quotient(
-        negative, w3, w2, w1, w0, False, shift - 256 + 64 * int(words), to_word(divisor), to_word(divisor2), ONE
-    )
+    sign, w3, w2, w1, w0 = _top_words(slab, at, words)
+    unit_of_top = shift - 256 + 64 * int(words)
+    return round_quotient(sign, w3, w2, w1, w0, ZERO, unit_of_top, to_word(divisor), to_word(divisor2), ONE)
 
 
 @compiled
@@ -238,28 +213,39 @@ def round_variance(
     n = to_word(count)
     divisor = n * to_word(freedom)
     scale = to_word(scale_divisor)
+    unit = int(unit_square) - 128
+    valid, w3, w2 = _small_numerator(slab, sum_at, sum_words, square_at, square_words, n)
+    w1, w0, sticky = ZERO, ZERO, ZERO
     shift = int(unit_square) - 2 * int(unit_sum)
+    if not valid or shift != 0:
+        if not _subtract_squares(slab, sum_at, sum_words, square_at, square_words, n, shift, scratch, scratch_at):
+            return np.nan
+        w3, w2, w1, w0, sticky, top = _top_of_side(scratch, scratch_at)
+        unit = min(int(unit_square), 2 * int(unit_sum)) + 64 * (top - 3)
+    return round_quotient(ZERO, w3, w2, w1, w0, sticky, unit, divisor, scale, scale)
+
+
+@compiled
+def _small_numerator(
+    slab: Slab, sum_at: int, sum_words: int, square_at: int, square_words: int, n: Word
+) -> tuple[bool, Word, Word]:
+    """n * Q - S * S of equal units as two words, high first, where S is an int64 and n * Q below 2**128; else False."""
     small, total = to_int64_if_fits(slab, sum_at, sum_words)
-    two_words = square_words <= 2 or (slab[square_at + 2] | slab[square_at + 3]) == 0
-    if small and shift == 0 and two_words:
-        low = load(slab, square_at)
-        high = load(slab, square_at + 1) if square_words > 1 else ZERO
-        middle = high_product(n, low)
-        above = (high * n + middle) & MASK
-        if high_product(n, high) == ZERO and above >= middle:
-            size = _magnitude(total)
-            square_low = (size * size) & MASK
-            square_high = high_product(size, size)
-            low = (low * n) & MASK
-            if above < square_high or (above == square_high and low < square_low):
-                return np.nan
-            above = (above - square_high) & MASK
-            above = (above - ONE) & MASK if low < square_low else above
-            low = (low - square_low) & MASK
-            return round_quotient(False, above, low, ZERO, ZERO, False, int(unit_square) - 128, divisor, scale, scale)
-    if not _subtract_squares(slab, sum_at, sum_words, square_at, square_words, n, shift, scratch, scratch_at):
-        return np.nan
-    return _round_side(scratch, scratch_at, min(int(unit_square), 2 * int(unit_sum)), divisor, scale)
+    if not small or (square_words > 2 and (slab[square_at + 2] | slab[square_at + 3]) != 0):
+        return False, ZERO, ZERO
+    low = load(slab, square_at)
+    high = load(slab, square_at + 1) if square_words > 1 else ZERO
+    middle = high_product(n, low)
+    above = (high * n + middle) & MASK
+    fits = high_product(n, high) == ZERO and above >= middle
+    low = (low * n) & MASK
+    size = _magnitude(total)
+    square_low = (size * size) & MASK
+    square_high = high_product(size, size)
+    fits = fits and (above > square_high or (above == square_high and low >= square_low))
+    above = (above - square_high) & MASK
+    above = (above - ONE) & MASK if low < square_low else above
+    return fits, above, (low - square_low) & MASK
 
 
 @compiled
@@ -281,14 +267,11 @@ def _subtract_squares(
     other = at + _SIDE_WORDS
     for i in range(2 * _SIDE_WORDS):
         scratch[at + i] = 0
-    negative = slab[sum_at + sum_words - 1] < 0
-    carry = ONE if negative else ZERO
+    flip = _sign(slab[sum_at + sum_words - 1])
+    carry = flip & ONE
     length = 0
     for i in range(sum_words):  # |S|, for a moment on the first side
-        word = load(slab, sum_at + i)
-        if negative:
-            word = ((word ^ MASK) + carry) & MASK
-            carry = ONE if word == ZERO and carry == ONE else ZERO
+        word, carry = _add_carry(load(slab, sum_at + i) ^ flip, ZERO, carry)
         store(scratch, at + i, word)
         if word != ZERO:
             length = i + 1
@@ -320,7 +303,10 @@ def _subtract_squares(
         return False
     if shift < 0 and not _shift_up(scratch, other, -shift):
         return False
-    subtract(scratch, at, at, other, _SIDE_WORDS)
+    carry = ONE
+    for i in range(_SIDE_WORDS):
+        total, carry = _add_carry(load(scratch, at + i), load(scratch, other + i) ^ MASK, carry)
+        store(scratch, at + i, total)
     return bool(scratch[at + _SIDE_WORDS - 1] >= 0)
 
 
@@ -346,17 +332,22 @@ def _shift_up(slab: Slab, at: int, shift: int) -> bool:
 
 
 @compiled
-def _round_side(scratch: Slab, at: int, unit: int, divisor: Word, scale: Word) -> float:
-    """The non-negative number of the first side * 2**unit / (divisor * scale * scale), rounded."""
+def _top_of_side(scratch: Slab, at: int) -> tuple[Word, Word, Word, Word, Word, int]:
+    """The first side's four words from the highest that is not zero, whether any below is not, and its index."""
     top = _SIDE_WORDS - 1
     while top > 3 and scratch[at + top] == 0:
         top -= 1
-    sticky = False
+    sticky = ZERO
     for i in range(top - 3):
-        sticky = sticky or scratch[at + i] != 0
-    place = at + top
-    w3, w2, w1, w0 = load(scratch, place), load(scratch, place - 1), load(scratch, place - 2), load(scratch, place - 3)
-    return round_quotient(False, w3, w2, w1, w0, sticky, unit + 64 * (top - 3), divisor, scale, scale)
+        sticky = sticky | load(scratch, at + i)
+    i = at + top
+    return load(scratch, i), load(scratch, i - 1), load(scratch, i - 2), load(scratch, i - 3), sticky, top
+
+
+@compiled
+def _sign(value: int) -> Word:
+    """All bits where the value is negative, else none."""
+    return MASK if value < 0 else ZERO
 
 
 @compiled
@@ -365,25 +356,27 @@ def _magnitude(value: int) -> Word:
 
 
 @compiled
-def _top_words(slab: Slab, at: int, words: int) -> tuple[bool, Word, Word, Word, Word]:
-    """Sign and magnitude of a number, the magnitude * 2**(256 - 64 * words) as four words from the highest."""
+def _top_words(slab: Slab, at: int, words: int) -> tuple[Word, Word, Word, Word, Word]:
+    """Sign (all bits or none) and magnitude, the magnitude * 2**(256 - 64 * words) as four words, highest first."""
     w3 = load(slab, at + words - 1)
     w2 = load(slab, at + words - 2) if words > 1 else ZERO
     w1 = load(slab, at + 1) if words > 2 else ZERO
     w0 = load(slab, at) if words > 2 else ZERO
     if w3 < TOP_BIT:
-        return False, w3, w2, w1, w0
+        return ZERO, w3, w2, w1, w0
     # The words below the number are zeros, and the negation of a zero hands its carry up.
     w0 = (ZERO - w0) & MASK
     w1 = (w1 ^ MASK) if w0 != ZERO else (ZERO - w1) & MASK
     w2 = (w2 ^ MASK) if (w1 | w0) != ZERO else (ZERO - w2) & MASK
     w3 = (w3 ^ MASK) if (w2 | w1 | w0) != ZERO else (ZERO - w3) & MASK
-    return True, w3, w2, w1, w0
+    return MASK, w3, w2, w1, w0
 
 
 @compiled
-def _add_scaled(slab: Slab, at: int, end: int, negative: bool, low: Word, high: Word, shift: int) -> None:
-    """Adds, or where negative subtracts, the 128-bit number times 2**shift, which is an integer below 2**(end - at words)."""
+def _add_scaled(slab: Slab, at: int, words: int, flip: Word, low: Word, high: Word, shift: int) -> None:
+    """Adds, or with a flip of all bits subtracts, the 128-bit number high low times 2**shift, which is an integer."""
+    if (low | high) == ZERO:
+        return  # a zero has the least exponent, whose shift is no shift of a word
     if shift < 0:
         if shift <= -64:
             low, high = high, ZERO
@@ -391,51 +384,52 @@ def _add_scaled(slab: Slab, at: int, end: int, negative: bool, low: Word, high: 
         low = ((low >> -shift) | ((high << 1) << (63 + shift))) & MASK if shift != 0 else low
         high = high >> -shift
         shift = 0
-    at += shift // 64
     bits = shift % 64
     w0 = (low << bits) & MASK
     w1 = ((high << bits) | ((low >> 1) >> (63 - bits))) & MASK
     w2 = (high >> 1) >> (63 - bits)
-    if negative:
-        _subtract_words(slab, at, end, w0, w1, w2)
-    else:
-        _add_words(slab, at, end, w0, w1, w2)
+    w3 = ZERO
+    for _ in range(shift // 64):
+        w0, w1, w2, w3 = ZERO, w0, w1, w2
+    _add_words(slab, at, words, flip, w0, w1, w2, w3)
 
 
 @compiled
-def _add_words(slab: Slab, at: int, end: int, w0: Word, w1: Word, w2: Word) -> None:
-    """Adds three words to the number that continues from `at` to `end`; what lies beyond the end is dropped."""
-    if at >= end:
-        return
-    total = (load(slab, at) + w0) & MASK
+def _add_words(slab: Slab, at: int, words: int, flip: Word, w0: Word, w1: Word, w2: Word, w3: Word) -> None:
+    """Adds, or with a flip of all bits subtracts, the number w3 w2 w1 w0; words past `words` are dropped.
+
+    No branch depends on the value: signs come at random, and a branch guessed wrong costs more than the addition.
+    """
+    total, carry = _add_carry(load(slab, at), w0 ^ flip, flip & ONE)
     store(slab, at, total)
-    carry = ONE if total < w0 else ZERO
-    at += 1
-    while at < end and (w1 | w2 | carry) != ZERO:
-        part = (load(slab, at) + carry) & MASK
-        carry = ONE if part < carry else ZERO
-        total = (part + w1) & MASK
-        carry = carry + (ONE if total < w1 else ZERO)
-        store(slab, at, total)
-        w1, w2 = w2, ZERO
-        at += 1
+    if words > 1:
+        total, carry = _add_carry(load(slab, at + 1), w1 ^ flip, carry)
+        store(slab, at + 1, total)
+    if words > 2:
+        total, carry = _add_carry(load(slab, at + 2), w2 ^ flip, carry)
+        store(slab, at + 2, total)
+        total, carry = _add_carry(load(slab, at + 3), w3 ^ flip, carry)
+        store(slab, at + 3, total)
 
 
 @compiled
-def _subtract_words(slab: Slab, at: int, end: int, w0: Word, w1: Word, w2: Word) -> None:
-    """Subtracts three words from the number that continues from `at` to `end`."""
-    if at >= end:
-        return
-    before = load(slab, at)
-    store(slab, at, (before - w0) & MASK)
-    borrow = ONE if before < w0 else ZERO
-    at += 1
-    while at < end and (w1 | w2 | borrow) != ZERO:
-        before = load(slab, at)
-        part = (before - borrow) & MASK
-        borrow = ONE if before < borrow else ZERO
-        total = (part - w1) & MASK
-        borrow = borrow + (ONE if part < w1 else ZERO)
-        store(slab, at, total)
-        w1, w2 = w2, ZERO
-        at += 1
+def _add_numbers(slab: Slab, into: int, a: int, b: int, words: int, flip: Word, carry: Word) -> None:
+    """into = a + (b ^ flip) + carry; a flip of all bits and a carry of one subtract."""
+    total, carry = _add_carry(load(slab, a), load(slab, b) ^ flip, carry)
+    store(slab, into, total)
+    if words > 1:
+        total, carry = _add_carry(load(slab, a + 1), load(slab, b + 1) ^ flip, carry)
+        store(slab, into + 1, total)
+    if words > 2:
+        total, carry = _add_carry(load(slab, a + 2), load(slab, b + 2) ^ flip, carry)
+        store(slab, into + 2, total)
+        total, carry = _add_carry(load(slab, a + 3), load(slab, b + 3) ^ flip, carry)
+        store(slab, into + 3, total)
+
+
+@compiled
+def _add_carry(a: Word, b: Word, carry: Word) -> tuple[Word, Word]:
+    """The sum's low word, and the carry, 0 or 1, out of it."""
+    part = (a + b) & MASK
+    total = (part + carry) & MASK
+    return total, ONE if part < a or total < part else ZERO

@@ -1,29 +1,47 @@
 """64-bit words, the digits of exact integers, alike in compiled code and in plain Python. Pure.
 
 The one idea: every operation is written once. In compiled code a word is a uint64 and wraps by itself; with
-NUMBA_DISABLE_JIT=1 it is a Python int in [0, 2**64), and `& MASK`, which compiles to nothing, makes it wrap. So a word is
-never mixed with an int64 (numba would turn the pair into a float64): constants are words, and the few operations that
-differ (reading, writing, the high half of a product, the bits of a double) have a plain body here and a compiled one by
-`overload`.
+NUMBA_DISABLE_JIT=1 it is a Python int in [0, 2**64), and `& MASK`, which compiles to nothing, makes it wrap. So a word
+is never mixed with an int64 (numba would turn the pair into a float64): constants are words, and the few operations
+that differ (reading, writing, the high half of a product, the bits of a double) have a plain body here and their
+instructions below.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.core.cgutils import get_item_pointer
+from numba.core.typing import templates
+from numba.core.typing.templates import signature
+from numba.extending import lower_builtin, type_callable
+from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
 Word = int  # in compiled code a uint64
 Slab = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
+
+PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # numba sets it when it is imported
+
+# Parts of numba that have no types of their own.
+_signature = cast(Callable[..., object], signature)
+_unliteral = cast(Callable[[object], object], types.unliteral)
+_make_array = cast(Callable[[object], Callable[..., object]], make_array)
+_item_pointer = cast(Callable[..., ir.Value], get_item_pointer)
+_emits = cast(Callable[..., Callable[[_Function], _Function]], lower_builtin)
+
+
+class _Dispatcher(Protocol):
+    get_call_template: Callable[..., object]
 
 
 def compiled(function: _Function) -> _Function:
@@ -31,11 +49,25 @@ def compiled(function: _Function) -> _Function:
 
     IEEE arithmetic as written: no fast math, no contraction, no exception at a division by zero.
     """
-    return cast(_Function, numba.njit(cache=True, error_model="numpy")(function))
+    dispatcher = cast(_Dispatcher, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    if not PLAIN:
+        dispatcher.get_call_template = _without_literals(dispatcher.get_call_template)
+    return cast(_Function, dispatcher)
 
 
-# A word of compiled code must be frozen as a uint64, one of plain Python must not overflow.
-_word: Callable[[int], int] = int if numba.config.DISABLE_JIT else np.uint64
+def _without_literals(resolve: Callable[..., object]) -> Callable[..., object]:
+    """Numba compiles a function again for each constant it is called with; that doubled the kernel's compile time."""
+
+    def resolved(args: tuple[object, ...], kws: dict[str, object]) -> object:
+        return resolve(tuple(_unliteral(arg) for arg in args), kws)
+
+    return resolved
+
+
+def _word(value: int) -> Word:
+    """A constant: frozen as a uint64 in compiled code, and one that cannot overflow in plain Python."""
+    return value if PLAIN else cast(Word, np.uint64(value))
+
 
 ZERO = _word(0)
 ONE = _word(1)
@@ -99,11 +131,12 @@ def split_float(x: float) -> tuple[Word, int]:
 
 
 @compiled
-def join_float(negative: bool, word: Word, exponent: int, sticky: bool) -> float:
-    """The double nearest, ties to even, to word * 2**exponent, a little more where `sticky`; a word of zero is zero.
+def join_float(sign: Word, word: Word, exponent: int, sticky: Word) -> float:
+    """The double nearest, ties to even, to word * 2**exponent, negative where `sign` is not zero.
 
-    sticky: something in (0, 1) * 2**exponent is missing; then word must hold at least 55 significant bits, so that it
-    can only break ties. Beyond the range infinity; below it a subnormal or zero; never -0.0.
+    sticky: where not zero, something in (0, 1) * 2**exponent is missing from the word, which must then hold at least 55
+    significant bits, so that it can only break ties. Beyond the range infinity; below it a subnormal or zero; never
+    -0.0.
     """
     if word == ZERO:
         return 0.0
@@ -111,18 +144,18 @@ def join_float(negative: bool, word: Word, exponent: int, sticky: bool) -> float
     top = (word << up) & MASK
     biased = exponent - up + 1086  # the exponent field, were the result normal: 63 bits below the top, bias 1023
     if biased >= 2047:
-        return -np.inf if negative else np.inf
+        return -np.inf if sign != ZERO else np.inf
     drop = 11 if biased >= 1 else 12 - biased
     if drop > 64:
         return 0.0  # below half of the smallest subnormal
     kept = ZERO if drop == 64 else top >> drop
     half = ONE << (drop - 1)
     rest = top & (half | (half - ONE))
-    if rest > half or (rest == half and (sticky or (kept & ONE) != ZERO)):
+    if rest > half or (rest == half and (sticky | (kept & ONE)) != ZERO):
         kept = kept + ONE
     if biased >= 1:
         kept = kept + (to_word(biased - 1) << 52)  # the hidden bit counts as one in the exponent field, a carry as two
-    if negative and kept != ZERO:
+    if sign != ZERO and kept != ZERO:
         kept = kept | TOP_BIT
     return bits_float(kept)
 
@@ -131,36 +164,34 @@ def join_float(negative: bool, word: Word, exponent: int, sticky: bool) -> float
 def divide(high: Word, low: Word, divisor: Word) -> tuple[Word, Word]:
     """Quotient and remainder of a 128-bit number by a divisor with its top bit set and above `high`.
 
-    Two digits of 32 bits (Knuth, The Art of Computer Programming 4.3.1, algorithm D): 128-bit division is no instruction
-    that every machine has.
+    Two digits of 32 bits (Knuth, The Art of Computer Programming 4.3.1, algorithm D): not every machine can
+    divide 128 bits.
     """
     divisor_high = divisor >> 32
     divisor_low = divisor & LOW_HALF
-    quotient_high, rest = _divide_digit(high, low >> 32, divisor_high, divisor_low, divisor)
-    quotient_low, rest = _divide_digit(rest, low & LOW_HALF, divisor_high, divisor_low, divisor)
-    return ((quotient_high << 32) + quotient_low) & MASK, rest
-
-
-@compiled
-def _divide_digit(high: Word, digit: Word, divisor_high: Word, divisor_low: Word, divisor: Word) -> tuple[Word, Word]:
-    quotient = high // divisor_high
-    rest = high - quotient * divisor_high
-    while quotient > LOW_HALF or quotient * divisor_low > ((rest << 32) | digit):
-        quotient = quotient - ONE
-        rest = rest + divisor_high
-        if rest > LOW_HALF:
-            break
-    return quotient, (((high << 32) | digit) - quotient * divisor) & MASK
+    quotient = ZERO
+    for _ in range(2):
+        digit = high // divisor_high
+        rest = high - digit * divisor_high
+        while digit > LOW_HALF or digit * divisor_low > ((rest << 32) | (low >> 32)):
+            digit = digit - ONE
+            rest = rest + divisor_high
+            if rest > LOW_HALF:
+                break
+        high = (((high << 32) | (low >> 32)) - digit * divisor) & MASK
+        low = (low << 32) & MASK
+        quotient = ((quotient << 32) + digit) & MASK
+    return quotient, high
 
 
 @compiled
 def round_quotient(
-    negative: bool,
+    sign: Word,
     w3: Word,
     w2: Word,
     w1: Word,
     w0: Word,
-    sticky: bool,
+    sticky: Word,
     unit: int,
     divisor: Word,
     divisor2: Word,
@@ -168,7 +199,8 @@ def round_quotient(
 ) -> float:
     """The double nearest, ties to even, to W * 2**unit / (divisor * divisor2 * divisor3); overflow gives infinity.
 
-    W: the 256-bit number w3 w2 w1 w0, and a little more where `sticky`, which needs w3 != 0. Divisors: at least 1.
+    W: the 256-bit number w3 w2 w1 w0, and a little more where `sticky` is not zero, which needs w3 != 0.
+    sign: not zero for negative. Divisors: at least 1.
     The quotient is taken as floor(floor(W / a) / b), which equals floor(W / (a * b)), and is exact only if every
     remainder is zero. 62 or more bits are kept of it, so what is left only breaks ties.
     """
@@ -185,114 +217,101 @@ def round_quotient(
     w1 = ((w1 << up) | ((w0 >> 1) >> (63 - up))) & MASK
     w0 = (w0 << up) & MASK
     unit += 192 - up
-    if divisor2 != ONE and high_product(divisor, divisor2) == ZERO:
+    if high_product(divisor, divisor2) == ZERO:
         divisor, divisor2 = (divisor * divisor2) & MASK, ONE
-    if divisor3 != ONE and high_product(divisor, divisor3) == ZERO:
+    if high_product(divisor, divisor3) == ZERO:
         divisor, divisor3 = (divisor * divisor3) & MASK, ONE
-    # W lies in [2**255, 2**256) and `unit` is the exponent of w3. Each division takes the top words, halved, so that
-    # the first is below the divisor with its top bit set, and leaves a quotient of one word less.
-    if divisor3 != ONE:
-        up = leading_zeros(divisor3)
-        scaled = (divisor3 << up) & MASK
-        sticky = sticky or (w0 & ONE) != ZERO
-        q2, rest = divide(w3 >> 1, ((w3 << 63) | (w2 >> 1)) & MASK, scaled)
-        q1, rest = divide(rest, ((w2 << 63) | (w1 >> 1)) & MASK, scaled)
-        q0, rest = divide(rest, ((w1 << 63) | (w0 >> 1)) & MASK, scaled)
-        sticky = sticky or rest != ZERO
-        w3, w2, w1, w0 = q2, q1, q0, ZERO
-        unit += up + 1 - 64
-    if divisor2 != ONE:
+    if divisor2 == ONE:
+        divisor2, divisor3 = divisor3, ONE
+    # W lies in [2**255, 2**256) and `unit` is the exponent of w3. A division takes W halved, so that its first word is
+    # below the divisor with its top bit set. The first leaves three exact words, a second two; what is below the exact
+    # ones, and every remainder, is only known to be zero or not.
+    while divisor2 != ONE:
         up = leading_zeros(divisor2)
-        scaled = (divisor2 << up) & MASK
-        sticky = sticky or (w1 & ONE) != ZERO or w0 != ZERO
-        q1, rest = divide(w3 >> 1, ((w3 << 63) | (w2 >> 1)) & MASK, scaled)
-        q0, rest = divide(rest, ((w2 << 63) | (w1 >> 1)) & MASK, scaled)
-        sticky = sticky or rest != ZERO
-        w3, w2, w1, w0 = q1, q0, ZERO, ZERO
+        sticky = sticky | (w0 & ONE)
+        rest = w3 >> 1
+        w3, w2, w1 = _halved(w3, w2), _halved(w2, w1), _halved(w1, w0)
+        for _ in range(3):
+            quotient, rest = divide(rest, w3, (divisor2 << up) & MASK)
+            w3, w2, w1 = w2, w1, quotient
+        sticky = sticky | rest
+        w0 = ZERO
         unit += up + 1 - 64
+        divisor2, divisor3 = divisor3, ONE
     if divisor == ONE:
-        return join_float(negative, w3, unit, sticky or (w2 | w1 | w0) != ZERO)
+        return join_float(sign, w3, unit, sticky | w2 | w1 | w0)
     up = leading_zeros(divisor)
-    sticky = sticky or (w2 & ONE) != ZERO or (w1 | w0) != ZERO
-    quotient, rest = divide(w3 >> 1, ((w3 << 63) | (w2 >> 1)) & MASK, (divisor << up) & MASK)
-    return join_float(negative, quotient, unit + up + 1 - 64, sticky or rest != ZERO)
+    quotient, rest = divide(w3 >> 1, _halved(w3, w2), (divisor << up) & MASK)
+    return join_float(sign, quotient, unit + up + 1 - 64, sticky | rest | (w2 & ONE) | w1 | w0)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _high_product(_context: object, a: object, b: object) -> object:
-    def build(_context: object, builder: ir.IRBuilder, _signature: object, args: list[ir.Value]) -> ir.Value:
-        wide = ir.IntType(128)
-        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
-        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint64), build
+@compiled
+def _halved(above: Word, word: Word) -> Word:
+    """The word shifted down by one, with the lowest bit of the word above it."""
+    return ((above << 63) | (word >> 1)) & MASK
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _leading_zeros(_context: object, word: object) -> object:
-    def build(_context: object, builder: ir.IRBuilder, _signature: object, args: list[ir.Value]) -> ir.Value:
-        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
+# What the operations above are in compiled code: their types, and the instructions. Not `overload`, which would compile
+# a function of its own for each, and the first call on a machine waits for all of them.
 
-    return types.int64(types.uint64), build
+_Typer = Callable[..., object]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _float_bits(_context: object, x: object) -> object:
-    def build(_context: object, builder: ir.IRBuilder, _signature: object, args: list[ir.Value]) -> ir.Value:
-        return builder.bitcast(args[0], ir.IntType(64))
-
-    return types.uint64(types.float64), build
+def _declare(function: Callable[..., object], typer: _Typer) -> None:
+    type_callable(function)(lambda _context: typer)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _bits_float(_context: object, bits: object) -> object:
-    def build(_context: object, builder: ir.IRBuilder, _signature: object, args: list[ir.Value]) -> ir.Value:
-        return builder.bitcast(args[0], ir.DoubleType())
-
-    return types.float64(types.uint64), build
-
-
-_Body = Callable[..., object]
-
-
-@overload(to_word, strict=False)  # type: ignore[untyped-decorator]
-def _to_word_compiled(value: object) -> _Body:
-    return lambda value: np.uint64(value)
+_WORD = types.uint64
+_declare(to_word, lambda _value: _signature(_WORD, types.int64))
+_declare(to_int64, lambda _word: _signature(types.int64, _WORD))
+_declare(load, lambda slab, _at: _signature(_WORD, slab, types.intp))
+_declare(store, lambda slab, _at, _word: _signature(types.void, slab, types.intp, _WORD))
+_declare(high_product, lambda _a, _b: _signature(_WORD, _WORD, _WORD))
+_declare(leading_zeros, lambda _word: _signature(types.int64, _WORD))
+_declare(float_bits, lambda _x: _signature(_WORD, types.float64))
+_declare(bits_float, lambda _bits: _signature(types.float64, _WORD))
 
 
-@overload(to_int64, strict=False)  # type: ignore[untyped-decorator]
-def _to_int64_compiled(word: object) -> _Body:
-    return lambda word: np.int64(word)
+@_emits(to_word, types.int64)
+@_emits(to_int64, types.uint64)
+def _emit_same_bits(_context: object, _builder: ir.IRBuilder, _types: object, args: list[ir.Value]) -> ir.Value:
+    return args[0]
 
 
-@overload(load, strict=False)  # type: ignore[untyped-decorator]
-def _load_compiled(slab: object, at: object) -> _Body:
-    return lambda slab, at: np.uint64(slab[at])
+@_emits(load, types.Array, types.intp)
+def _emit_load(context: object, builder: ir.IRBuilder, typed: templates.Signature, args: list[ir.Value]) -> ir.Value:
+    return builder.load(_place(context, builder, typed, args))
 
 
-@overload(store, strict=False)  # type: ignore[untyped-decorator]
-def _store_compiled(slab: object, at: object, word: object) -> _Body:
-    def body(slab, at, word):  # type: ignore[no-untyped-def]
-        slab[at] = np.int64(word)
-
-    return body
+@_emits(store, types.Array, types.intp, types.uint64)
+def _emit_store(context: object, builder: ir.IRBuilder, typed: templates.Signature, args: list[ir.Value]) -> ir.Value:
+    builder.store(args[2], _place(context, builder, typed, args))
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
-@overload(high_product, strict=False)  # type: ignore[untyped-decorator]
-def _high_product_compiled(a: object, b: object) -> _Body:
-    return lambda a, b: _high_product(a, b)
+def _place(context: object, builder: ir.IRBuilder, typed: templates.Signature, args: list[ir.Value]) -> ir.Value:
+    slab_type = typed.args[0]
+    slab = _make_array(slab_type)(context, builder, args[0])
+    return _item_pointer(context, builder, slab_type, slab, [args[1]], wraparound=False)
 
 
-@overload(leading_zeros, strict=False)  # type: ignore[untyped-decorator]
-def _leading_zeros_compiled(word: object) -> _Body:
-    return lambda word: _leading_zeros(word)
+@_emits(high_product, types.uint64, types.uint64)
+def _emit_high_product(_context: object, builder: ir.IRBuilder, _types: object, args: list[ir.Value]) -> ir.Value:
+    wide = ir.IntType(128)
+    product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+    return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
 
 
-@overload(float_bits, strict=False)  # type: ignore[untyped-decorator]
-def _float_bits_compiled(x: object) -> _Body:
-    return lambda x: _float_bits(x)
+@_emits(leading_zeros, types.uint64)
+def _emit_leading_zeros(_context: object, builder: ir.IRBuilder, _types: object, args: list[ir.Value]) -> ir.Value:
+    return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
 
 
-@overload(bits_float, strict=False)  # type: ignore[untyped-decorator]
-def _bits_float_compiled(bits: object) -> _Body:
-    return lambda bits: _bits_float(bits)
+@_emits(float_bits, types.float64)
+def _emit_float_bits(_context: object, builder: ir.IRBuilder, _types: object, args: list[ir.Value]) -> ir.Value:
+    return builder.bitcast(args[0], ir.IntType(64))
+
+
+@_emits(bits_float, types.uint64)
+def _emit_bits_float(_context: object, builder: ir.IRBuilder, _types: object, args: list[ir.Value]) -> ir.Value:
+    return builder.bitcast(args[0], ir.DoubleType())

@@ -1,0 +1,140 @@
+"""The compiled door: packed rows in, outputs out. Touches only the memory whose addresses it is given.
+
+One function, so that everything behind it is compiled and optimised once a machine. A packed row is `width` words:
+time, order, seq, valid, values, then its key's handle, its flags and its output row.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from headrace.core.kernel.answer import answer
+from headrace.core.kernel.change import update
+from headrace.core.kernel.chunks import insert
+from headrace.core.kernel.memory import octets_at, words_at
+from headrace.core.kernel.program import P_OUTPUTS, P_SLOTS, Flag
+from headrace.core.kernel.slab import (
+    CHUNK,
+    R_ORDER,
+    R_SEQ,
+    R_TIME,
+    R_VALID,
+    R_VALUES,
+    S_FIRST_CAPACITY,
+    S_SCRATCH,
+    S_USED,
+    clear,
+    new_key,
+    room,
+)
+from headrace.core.kernel.words import Bytes, Slab, compiled
+
+ROW_TAIL: Final = 3
+HANDLE, FLAGS, OUT = 3, 2, 1  # counted back from a row's end
+_INSERT, _QUERY, _OVERLAY, _UPDATE = int(Flag.INSERT), int(Flag.QUERY), int(Flag.OVERLAY), int(Flag.UPDATE)
+_CHANGE = _INSERT | _UPDATE
+
+
+@compiled
+def _rows(
+    code: Slab, slab: Slab, packed: Slab, width: int, first: int, last: int, handle: int, out: Slab, reasons: Bytes
+) -> int:
+    """Rows [first, last) in order; returns the first that found no room. handle: their key; -1: each row says."""
+    slots = code[P_SLOTS]
+    outputs = code[P_OUTPUTS]
+    for i in range(first, last):
+        at = i * width
+        key = handle if handle >= 0 else packed[at + width - HANDLE]
+        flags = packed[at + width - FLAGS]
+        if flags & _QUERY:
+            row = packed[at + width - OUT]
+            answer(code, slab, key, packed, at, flags & _OVERLAY != 0, out, row * slots, reasons, row * outputs)
+        if flags & _CHANGE:
+            if not room(code, slab, key):
+                return i
+            if flags & _INSERT:
+                insert(code, slab, key, packed, at)
+            else:
+                update(code, slab, key, packed[at + R_TIME], packed[at + R_SEQ], packed, at + R_VALUES)
+    return last
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def work(
+    code_at: int,
+    slab_at: int,
+    capacity: int,
+    packed_at: int,
+    starts_at: int,
+    width: int,
+    first: int,
+    last: int,
+    out_at: int,
+    reasons_at: int,
+) -> int:
+    """Three jobs behind one door, so that there is one compilation.
+
+    capacity > 0: clear a slab of so many words, then keys [first, last) with rows starts[key] to starts[key + 1], every
+    key from nothing; returns the first key that did not fit, or `last`. capacity 0: rows [first, last) on a living slab;
+    returns the first that found no room, or `last`. width 0: a new key's handle, -1 without room.
+    """
+    code = words_at(code_at)
+    slab = words_at(slab_at)
+    packed = words_at(packed_at)
+    starts = words_at(starts_at)
+    out = words_at(out_at)
+    reasons = octets_at(reasons_at)
+    if width == 0:
+        return new_key(slab)
+    if capacity == 0:
+        return _rows(code, slab, packed, width, first, last, -1, out, reasons)
+    clear(code, slab, capacity)
+    empty = slab[S_USED]
+    for key in range(first, last):
+        slab[S_USED] = empty
+        for i in range(S_FIRST_CAPACITY + 1, S_SCRATCH):
+            slab[i] = 0
+        events = starts[key + 1] - starts[key]
+        chunk = 8
+        while chunk < events and chunk < CHUNK:
+            chunk *= 2
+        slab[S_FIRST_CAPACITY] = chunk
+        handle = new_key(slab)
+        if _rows(code, slab, packed, width, starts[key], starts[key + 1], handle, out, reasons) < starts[key + 1]:
+            return key
+    return last
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def pack(
+    keys: npt.NDArray[np.int32],
+    flags: Bytes,
+    time: Slab,
+    order: Slab,
+    seq: Slab,
+    valid: Slab,
+    values: Slab,
+    out: Slab,
+    cursor: Slab,
+    packed: Slab,
+    width: int,
+) -> None:
+    """Rows grouped by key, each in one run of words, in their order. cursor: where each key's rows begin; moved on."""
+    rows = values.shape[0]
+    for i in range(len(keys)):
+        key = keys[i]
+        at = cursor[key] * width
+        cursor[key] += 1
+        packed[at + R_TIME] = time[i]
+        packed[at + R_ORDER] = order[i]
+        packed[at + R_SEQ] = seq[i]
+        packed[at + R_VALID] = valid[i]
+        for r in range(rows):
+            packed[at + R_VALUES + r] = values[r, i]
+        packed[at + width - HANDLE] = -1
+        packed[at + width - FLAGS] = flags[i]
+        packed[at + width - OUT] = out[i]

@@ -1,0 +1,227 @@
+"""A window's values gathered and folded anew: the kernel's slow way, for what running totals cannot say. Reads.
+
+It serves floats outside the fixed point, values that were known otherwise at t, and exact distinct counts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from headrace.core.aggregate import Reason
+from headrace.core.kernel.accumulate import (
+    BIG_SQUARE_WORDS,
+    BIG_WORDS,
+    big_add,
+    big_add_square,
+    big_clear,
+    big_round_ratio,
+    big_round_variance,
+)
+from headrace.core.kernel.chunks import behind
+from headrace.core.kernel.history import value_at
+from headrace.core.kernel.program import (
+    C_KIND,
+    C_SCALE,
+    COLUMN_FIELDS,
+    D_LENGTH,
+    D_OFFSET,
+    F_COUNT,
+    F_DEVIATION,
+    F_DISTINCT,
+    F_FIRST,
+    F_LAST,
+    F_LAST_N,
+    F_MAX,
+    F_MEAN,
+    F_MIN,
+    F_RATE,
+    F_SINCE_FIRST,
+    F_SINCE_LAST,
+    F_SUM,
+    O_COLUMN,
+    O_FUNCTION,
+    O_N,
+    O_SAMPLE,
+    P_COLUMN_TABLE,
+    P_DISTINCT,
+    P_ORDER,
+    P_ROW,
+    ColumnKind,
+)
+from headrace.core.kernel.slab import K_CHUNKS, K_DIRECTORY, R_TIME, R_VALUES, as_float, raw_of, sortable, sums_at
+from headrace.core.kernel.wide import add_square, add_value, round_ratio, round_variance
+from headrace.core.kernel.words import Slab, compiled, float_bits, to_int64
+
+VALUE = int(Reason.VALUE)
+EMPTY = int(Reason.EMPTY)
+OVERFLOW = int(Reason.OVERFLOW)
+LIMIT = int(Reason.LIMIT)
+_FLOAT = int(ColumnKind.FLOAT)
+
+
+@compiled
+def fold(
+    code: Slab,
+    slab: Slab,
+    key: int,
+    row: Slab,
+    at: int,
+    current: bool,
+    output: int,
+    low_chunk: int,
+    low_index: int,
+    high_chunk: int,
+    high_index: int,
+    out: Slab,
+    into: int,
+) -> int:
+    """An output over a window, entry by entry; returns its reason. Cost: O(window), O(window log window) for DISTINCT."""
+    c = code[output + O_COLUMN]
+    values, times, n = _gather(code, slab, key, row, at, current, c, low_chunk, low_index, high_chunk, high_index)
+    function = code[output + O_FUNCTION]
+    if function == F_COUNT:
+        out[into] = n
+        return VALUE
+    if n == 0:
+        return EMPTY
+    column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS
+    is_float = code[column + C_KIND] == _FLOAT
+    if function == F_SINCE_FIRST or function == F_SINCE_LAST:
+        out[into] = row[at + R_TIME] - (times[0] if function == F_SINCE_FIRST else times[n - 1])
+        return VALUE
+    if function == F_DISTINCT:
+        different = _different(values, n)
+        if different > code[P_DISTINCT]:
+            return LIMIT
+        out[into] = different
+        return VALUE
+    if function == F_LAST_N:
+        kept = min(n, code[output + O_N])
+        out[into] = kept
+        for k in range(kept):
+            value = values[n - kept + k]
+            out[into + 1 + k] = sortable(value) if is_float else value
+        return VALUE
+    if function == F_FIRST or function == F_LAST or function == F_MIN or function == F_MAX:
+        value = values[0] if function == F_FIRST else values[n - 1]
+        if function == F_MIN or function == F_MAX:
+            for i in range(n):
+                value = min(value, values[i]) if function == F_MIN else max(value, values[i])
+        out[into] = sortable(value) if is_float else value
+        return VALUE
+    if code[output + O_SAMPLE] != 0 and n < 2:
+        return EMPTY
+    if is_float:
+        return _fold_floats(values, n, function, code[output + O_SAMPLE] != 0, out, into)
+    sample = code[output + O_SAMPLE] != 0
+    return _fold_integers(slab, sums_at(code), values, n, function, sample, code[column + C_SCALE], out, into)
+
+
+@compiled
+def _gather(
+    code: Slab,
+    slab: Slab,
+    key: int,
+    row: Slab,
+    at: int,
+    current: bool,
+    c: int,
+    low_chunk: int,
+    low_index: int,
+    high_chunk: int,
+    high_index: int,
+) -> tuple[Slab, Slab, int]:
+    """The window's values that are not null as known at t, in order of the order key, the request at its place."""
+    t = row[at + R_TIME]
+    size = 1
+    chunks = slab[key + K_CHUNKS]
+    directory = slab[key + K_DIRECTORY]
+    last = high_chunk if chunks > 0 else -1
+    for chunk in range(low_chunk, last + 1):
+        size += slab[directory + chunk * code[P_ROW] + D_LENGTH]
+    values = np.empty(size, np.int64)
+    times = np.empty(size, np.int64)
+    n = 0
+    own = raw_of(code, c, row[at + R_VALUES + c]) if current and c >= 0 else 0
+    waiting = current
+    for chunk in range(low_chunk, last + 1):
+        entry = directory + chunk * code[P_ROW]
+        start = low_index if chunk == low_chunk else 0
+        end = high_index if chunk == high_chunk else slab[entry + D_LENGTH]
+        for index in range(start, end):
+            if waiting and code[P_ORDER] >= 0 and behind(code, slab, key, chunk, index, row, at):
+                values[n] = own
+                times[n] = t
+                n += 1
+                waiting = False
+            raw, valid = (0, True) if c < 0 else value_at(code, slab, entry, index, c, t)
+            if valid:
+                values[n] = raw
+                times[n] = slab[slab[entry + D_OFFSET] + index]
+                n += 1
+    if waiting:
+        values[n] = own
+        times[n] = t
+        n += 1
+    return values, times, n
+
+
+@compiled
+def _different(values: Slab, n: int) -> int:
+    ordered = np.sort(values[:n])
+    different = 1
+    for i in range(1, n):
+        if ordered[i] != ordered[i - 1]:
+            different += 1
+    return different
+
+
+@compiled
+def _fold_floats(values: Slab, n: int, function: int, sample: bool, out: Slab, into: int) -> int:
+    sums = np.empty(BIG_WORDS, np.int64)
+    big_clear(sums)
+    for i in range(n):
+        big_add(sums, as_float(values[i]))
+    if function == F_SUM:
+        x = big_round_ratio(sums, 1, 1)
+    elif function == F_MEAN or function == F_RATE:
+        x = big_round_ratio(sums, n, 1)
+    else:
+        squares = np.empty(BIG_SQUARE_WORDS, np.int64)
+        big_clear(squares)
+        for i in range(n):
+            big_add_square(squares, as_float(values[i]))
+        x = big_round_variance(sums, squares, n, sample)
+        if function == F_DEVIATION:
+            x = math.sqrt(x)
+    if not (x - x == 0.0):
+        return OVERFLOW
+    out[into] = to_int64(float_bits(x + 0.0))
+    return VALUE
+
+
+@compiled
+def _fold_integers(
+    slab: Slab, work: int, values: Slab, n: int, function: int, sample: bool, scale: int, out: Slab, into: int
+) -> int:
+    """work: eight words of scratch for the sum and the sum of squares, behind them a variance's."""
+    for i in range(8):
+        slab[work + i] = 0
+    for i in range(n):
+        add_value(slab, work, 4, values[i])
+    if function == F_SUM:
+        out[into] = slab[work]
+        out[into + 1] = slab[work + 1]
+        return VALUE
+    if function == F_MEAN or function == F_RATE:
+        x = round_ratio(slab, work, 4, 0, n, scale)
+    else:
+        for i in range(n):
+            add_square(slab, work + 4, 4, values[i])
+        x = round_variance(slab, work, 4, work + 4, 4, n, 0, 0, scale, sample, slab, work + 8)
+        if function == F_DEVIATION:
+            x = math.sqrt(x)
+    out[into] = to_int64(float_bits(x + 0.0))
+    return VALUE

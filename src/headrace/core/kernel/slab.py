@@ -1,0 +1,131 @@
+"""One int64 array that holds everything: its first words, free lists, keys. Touches only the slab it is given."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from headrace.core.kernel.program import (
+    C_KIND,
+    COLUMN_FIELDS,
+    P_COLUMN_TABLE,
+    P_EDGES,
+    P_LANES,
+    P_PREFIX_WORDS,
+    P_ROW,
+    ColumnKind,
+)
+from headrace.core.kernel.wide import VARIANCE_SCRATCH_WORDS
+from headrace.core.kernel.words import Slab, bits_float, compiled, to_word
+
+CHUNK: Final = 512  # entries: a late insert moves at most so many, a window's ends scan at most so many
+FIRST_CAPACITY: Final = 8  # most keys of a lender have a handful of events
+NEXT_CAPACITY: Final = 64  # of a chunk opened behind a full one
+MIN_INT64: Final = -(2**63)
+MAX_INT64: Final = 2**63 - 1
+
+# The slab's first words. Free lists: of chunks by the logarithm of their capacity, of directories likewise, of nodes.
+S_USED, S_CAPACITY, S_HORIZON, S_FIRST_CAPACITY = range(4)
+S_FREE_CHUNKS: Final = 4
+S_FREE_DIRECTORIES: Final = 20
+S_FREE_NODES: Final = 60
+S_SCRATCH: Final = 64
+# A key: its directory, how many rows that has room for, how many it has, and the latest instant any history begins at.
+K_DIRECTORY, K_CAPACITY, K_CHUNKS, K_KNOWN = range(4)
+KEY_WORDS: Final = 4
+# A node of an entry's history in one column: what holds from an instant on. Newest instant first.
+N_NEXT, N_FROM, N_VALUE, N_VALID = range(4)
+NODE_WORDS: Final = 4
+# A row as it comes in: its order key, then valid bits, then values.
+R_TIME, R_ORDER, R_SEQ, R_VALID, R_VALUES = range(5)
+
+FLOAT: Final = int(ColumnKind.FLOAT)
+INT: Final = int(ColumnKind.INT)
+
+
+@compiled
+def sortable(bits: int) -> int:
+    """A double's IEEE bits as an integer that sorts like the double; its own inverse."""
+    return bits if bits >= 0 else bits ^ MAX_INT64
+
+
+@compiled
+def as_float(raw: int) -> float:
+    """The double behind a raw value of a FLOAT column."""
+    return bits_float(to_word(sortable(raw)))
+
+
+@compiled
+def raw_of(code: Slab, column: int, value: int) -> int:
+    """A value as it is kept: floats sortable."""
+    return sortable(value) if code[code[P_COLUMN_TABLE] + column * COLUMN_FIELDS + C_KIND] == FLOAT else value
+
+
+@compiled
+def scratch_words(code: Slab) -> int:
+    """Words that the kernel uses at S_SCRATCH: two totals, edges, a sum and a sum of squares, a variance's sides."""
+    return 2 * (code[P_PREFIX_WORDS] + 8) + 2 * code[P_EDGES] + 8 + VARIANCE_SCRATCH_WORDS
+
+
+@compiled
+def sums_at(code: Slab) -> int:
+    """Where in scratch eight words are free for sums made anew; behind them a variance's sides."""
+    return S_SCRATCH + 2 * (code[P_PREFIX_WORDS] + 8) + 2 * code[P_EDGES]
+
+
+@compiled
+def clear(code: Slab, slab: Slab, capacity: int) -> None:
+    """An empty slab of so many words: no keys, nothing free."""
+    for i in range(S_SCRATCH):
+        slab[i] = 0
+    slab[S_USED] = S_SCRATCH + scratch_words(code)
+    slab[S_CAPACITY] = capacity
+    slab[S_HORIZON] = MIN_INT64
+    slab[S_FIRST_CAPACITY] = FIRST_CAPACITY
+
+
+@compiled
+def room(code: Slab, slab: Slab, key: int) -> bool:
+    """Whether one more row surely fits: at worst a chunk grows or splits and the directory doubles."""
+    entry = code[P_LANES] + code[P_PREFIX_WORDS]
+    directory = 2 * (slab[key + K_CAPACITY] + 1) * code[P_ROW]
+    return slab[S_USED] + CHUNK * entry + directory + 4 * NODE_WORDS + KEY_WORDS <= slab[S_CAPACITY]
+
+
+@compiled
+def new_key(slab: Slab) -> int:
+    """A key without events; -1 where there is no room."""
+    key = slab[S_USED]
+    if key + KEY_WORDS > slab[S_CAPACITY]:
+        return -1
+    slab[S_USED] = key + KEY_WORDS
+    slab[key + K_DIRECTORY] = 0
+    slab[key + K_CAPACITY] = 0
+    slab[key + K_CHUNKS] = 0
+    slab[key + K_KNOWN] = MIN_INT64
+    return key
+
+
+@compiled
+def take(slab: Slab, free: int, words: int) -> int:
+    """A block from a free list, else from the slab's end; the caller checked for room."""
+    block = slab[free]
+    if block != 0:
+        slab[free] = slab[block]
+        return block
+    block = slab[S_USED]
+    slab[S_USED] = block + words
+    return block
+
+
+@compiled
+def give(slab: Slab, free: int, block: int) -> None:
+    slab[block] = slab[free]
+    slab[free] = block
+
+
+@compiled
+def log2(capacity: int) -> int:
+    exponent = 0
+    while (1 << exponent) < capacity:
+        exponent += 1
+    return exponent

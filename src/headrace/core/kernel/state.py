@@ -1,0 +1,316 @@
+"""The kernel's two doors: `KeyedState`, which lives on and answers row by row, and `replay`, which starts from nothing.
+
+The one idea: both are the same compiled insert and answer over the same chunks, so online and offline cannot differ.
+Replay sorts rows by key (a counting sort, stable), then runs each key through a small slab that stays in the cache.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.core.aggregate import Reason
+from headrace.core.errors import StateError
+from headrace.core.kernel.chunks import locate
+from headrace.core.kernel.door import FLAGS, HANDLE, OUT, ROW_TAIL, pack, work
+from headrace.core.kernel.memory import NO_OCTETS, NO_WORDS, place
+from headrace.core.kernel.program import (
+    D_CAPACITY,
+    D_LENGTH,
+    D_OFFSET,
+    P_ORDER,
+    P_ROW,
+    P_SEQ,
+    Flag,
+    Items,
+    Program,
+    Words,
+)
+from headrace.core.kernel.slab import (
+    K_CHUNKS,
+    K_DIRECTORY,
+    R_ORDER,
+    R_SEQ,
+    R_TIME,
+    R_VALID,
+    R_VALUES,
+    S_CAPACITY,
+    S_HORIZON,
+    S_USED,
+)
+
+STATE_BYTES_MAX = 1 << 36  # address space that an online state reserves, not memory: pages are taken when first touched
+_NORESERVE = 0x4000  # Linux: MAP_NORESERVE, which the mmap module does not name
+_FORMAT = 1
+
+
+def replay(
+    program: Program, items: Items, *, keys: int, outs: int, threads: int = 1
+) -> tuple[Words, npt.NDArray[np.uint8]]:
+    """Every query's outputs, from nothing: (int64[outs, program.slots], uint8[outs, len(program.outputs)]).
+
+    items: in the order in which they take effect, see Items; keys: one more than the highest code. An output row that no
+    item names is 0 with the reason EMPTY. Cost: O(n) but for late rows; about 8 * (7 + value rows) bytes a row on top.
+    Raises: StateError HR-0503 where one key does not fit into memory.
+    """
+    out = np.zeros((outs, program.slots), np.int64)
+    reasons = np.full((outs, len(program.outputs)), int(Reason.EMPTY), np.uint8)
+    if len(items.key) == 0:
+        return out, reasons
+    with np.errstate(over="ignore"):
+        starts = np.zeros(keys + 1, np.int64)
+        np.cumsum(np.bincount(items.key, minlength=keys), out=starts[1:])
+        packed, width = _packed(items, starts)
+        parts = _even_parts(starts, threads)
+        if len(parts) == 1:
+            _replay_part(program, packed, starts, width, parts[0], out, reasons)
+        else:
+            with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
+                jobs = [pool.submit(_replay_part, program, packed, starts, width, p, out, reasons) for p in parts]
+                for job in jobs:
+                    job.result()
+    return out, reasons
+
+
+def _packed(items: Items, starts: Words) -> tuple[Words, int]:
+    """The rows grouped by key, in one array, and how many words each takes."""
+    width = R_VALUES + items.values.shape[0] + ROW_TAIL
+    packed = np.empty(len(items.key) * width, np.int64)
+    pack(
+        np.ascontiguousarray(items.key, np.int32),
+        items.flags,
+        items.time,
+        items.order,
+        items.seq,
+        items.valid,
+        items.values,
+        items.out,
+        starts[:-1].copy(),
+        packed,
+        width,
+    )
+    return packed, width
+
+
+def _even_parts(starts: Words, parts: int) -> list[tuple[int, int]]:
+    """Ranges of keys with about as many rows each."""
+    wanted = np.arange(1, parts) * int(starts[-1]) // parts
+    cuts = [0, *np.searchsorted(starts, wanted).tolist(), len(starts) - 1]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def _replay_part(
+    program: Program,
+    packed: Words,
+    starts: Words,
+    width: int,
+    part: tuple[int, int],
+    out: Words,
+    reasons: npt.NDArray[np.uint8],
+) -> None:
+    capacity = 1 << 16
+    key, last = part
+    while key < last:
+        slab = np.empty(capacity, np.int64)
+        key = work(
+            place(program.code),
+            place(slab),
+            capacity,
+            place(packed),
+            place(starts),
+            width,
+            key,
+            last,
+            place(out.reshape(-1)),
+            place(reasons.reshape(-1)),
+        )
+        capacity *= 4  # the key did not fit: it starts again in more room
+        if capacity > STATE_BYTES_MAX // 8:
+            raise StateError("HR-0503", "one key's events do not fit into memory", detail=f"{capacity * 8} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an online state holds. bytes_used: memory taken so far; freed chunks are used again before it grows."""
+
+    bytes_used: int
+    keys: int
+
+
+class KeyedState:
+    """Feature state of many keys, in one array. One thread at a time.
+
+    Handles are what `key()` gave; `empty` is a key that never holds an event, for entities not seen yet.
+    """
+
+    def __init__(self, program: Program, *, bytes_max: int = STATE_BYTES_MAX) -> None:
+        self.program = program
+        self._slab = _reserve(bytes_max)
+        self._slab_at = place(self._slab)
+        self._code_at = place(program.code)
+        self._width = R_VALUES + program.value_rows + ROW_TAIL
+        self._row = np.zeros(self._width, np.int64)
+        self._row_at = place(self._row)
+        self._out = np.zeros(max(program.slots, 1), np.int64)
+        self._out_at = place(self._out)
+        self._reasons = np.zeros(max(len(program.outputs), 1), np.uint8)
+        self._reasons_at = place(self._reasons)
+        self._work(capacity=len(self._slab), width=self._width, last=0)
+        self.empty = self._new_key()
+        self._keys = 1
+
+    def key(self) -> int:
+        """A handle for a new key."""
+        self._keys += 1
+        return self._new_key()
+
+    def _new_key(self) -> int:
+        handle = self._work(capacity=0, width=0, last=0)
+        if handle < 0:
+            raise self._full()
+        return handle
+
+    def _work(self, *, capacity: int, width: int, last: int) -> int:
+        row, out, reasons = self._row_at, self._out_at, self._reasons_at
+        return int(work(self._code_at, self._slab_at, capacity, row, row, width, 0, last, out, reasons))
+
+    def insert(self, key: int, time: int, order: int, seq: int, valid: int, values: Sequence[int]) -> None:
+        """One event. values: a word a column."""
+        self._do(int(Flag.INSERT), key, time, order, seq, valid, values)
+
+    def update(
+        self,
+        key: int,
+        time: int,
+        seq: int,
+        column: int,
+        known_from: int,
+        value: int,
+        *,
+        valid: bool,
+        reset: bool = False,
+    ) -> None:
+        """An entry's column gets a value that is known from an instant on, see Items; nothing where there is no such entry."""
+        change = (column, known_from, value, int(valid) | (2 if reset else 0))
+        self._do(int(Flag.UPDATE), key, time, 0, seq, 0, change)
+
+    def answer(
+        self, key: int, t: int, order: int, seq: int, overlay: bool, valid: int, values: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
+        """(words of all outputs, a Reason an output) at t. values: columns (read only with overlay), then calendar bounds."""
+        flags = Flag.QUERY | Flag.OVERLAY if overlay else Flag.QUERY
+        self._do(int(flags), key, t, order, seq, valid, values)
+        return self._out.tolist(), self._reasons.tolist()
+
+    def _do(self, flags: int, key: int, time: int, order: int, seq: int, valid: int, values: Sequence[int]) -> None:
+        """One row through the door. Assigning a tuple to an array slice costs less than its words one by one."""
+        row = self._row
+        row[: R_VALUES + len(values)] = (time, order, seq, valid, *values)
+        row[-ROW_TAIL:] = (key, flags, 0)
+        done = work(
+            self._code_at,
+            self._slab_at,
+            0,
+            self._row_at,
+            self._row_at,
+            self._width,
+            0,
+            1,
+            self._out_at,
+            self._reasons_at,
+        )
+        if done < 1:
+            raise self._full()
+
+    def ties(self, key: int, time: int) -> list[tuple[int, int]]:
+        """(order, seq) of the key's events at this instant, in order. Only programs with an order-dependent output keep it."""
+        code, slab = self.program.code, self._slab
+        if code[P_ORDER] < 0:
+            return []
+        chunk, index = locate(code, slab, key, time - 1)
+        found = []
+        for c in range(chunk, int(slab[key + K_CHUNKS])):
+            entry = int(slab[key + K_DIRECTORY] + c * code[P_ROW])
+            for i in range(index if c == chunk else 0, int(slab[entry + D_LENGTH])):
+                at = int(slab[entry + D_OFFSET]) + i
+                if slab[at] != time:
+                    return found
+                capacity = int(slab[entry + D_CAPACITY])
+                found.append((int(slab[at + code[P_ORDER] * capacity]), int(slab[at + code[P_SEQ] * capacity])))
+        return found
+
+    def apply(self, items: Items) -> None:
+        """Many inserts and updates in order; items.key holds handles, int64. Queries are not answered here."""
+        count, rows = len(items.key), items.values.shape[0]
+        width = R_VALUES + rows + ROW_TAIL
+        packed = np.empty((count, width), np.int64)
+        packed[:, R_TIME], packed[:, R_ORDER] = items.time, items.order
+        packed[:, R_SEQ], packed[:, R_VALID] = items.seq, items.valid
+        packed[:, R_VALUES : R_VALUES + rows] = items.values.T
+        packed[:, width - HANDLE] = items.key
+        packed[:, width - FLAGS] = items.flags & int(Flag.INSERT | Flag.UPDATE)
+        packed[:, width - OUT] = 0
+        flat = packed.reshape(-1)
+        with np.errstate(over="ignore"):
+            done = work(
+                self._code_at,
+                self._slab_at,
+                0,
+                place(flat),
+                place(NO_WORDS),
+                width,
+                0,
+                count,
+                place(NO_WORDS),
+                place(NO_OCTETS),
+            )
+        if done < count:
+            raise self._full()
+
+    def expire(self, before: int) -> None:
+        """Events before this instant may be forgotten, when their memory is wanted; it never moves back."""
+        self._slab[S_HORIZON] = max(int(self._slab[S_HORIZON]), before)
+
+    def usage(self) -> Usage:
+        return Usage(int(self._slab[S_USED]) * 8, self._keys)
+
+    def snapshot(self) -> Words:
+        """All of it as one int64 array; a copy."""
+        used = int(self._slab[S_USED])
+        return np.concatenate([np.array([_FORMAT, self._keys, self.empty], np.int64), self._slab[:used]])
+
+    @classmethod
+    def restore(cls, program: Program, words: Words, *, bytes_max: int = STATE_BYTES_MAX) -> KeyedState:
+        """From a snapshot of a state with an equal program. Raises: StateError HR-0504 where it is of another format."""
+        if len(words) < 4 or int(words[0]) != _FORMAT or int(words[3 + S_USED]) != len(words) - 3:
+            raise StateError(
+                "HR-0504",
+                "a kernel snapshot is not what was written",
+                hint="delete the checkpoint; it is rebuilt from the log",
+            )
+        state = cls(program, bytes_max=bytes_max)
+        capacity = int(state._slab[S_CAPACITY])
+        state._slab[: len(words) - 3] = words[3:]
+        state._slab[S_CAPACITY] = capacity
+        state._keys = int(words[1])
+        state.empty = int(words[2])
+        return state
+
+    def _full(self) -> StateError:
+        return StateError(
+            "HR-0503",
+            "the feature state is full",
+            detail=f"{int(self._slab[S_USED]) * 8} bytes of {len(self._slab) * 8}",
+            hint="serve fewer keys per process, or shorter windows",
+        )
+
+
+def _reserve(bytes_max: int) -> Words:
+    """Zeroed words that take memory only where touched, so that growing never copies (a copy would be a pause)."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+    return np.frombuffer(mmap.mmap(-1, bytes_max, flags=flags), np.int64)

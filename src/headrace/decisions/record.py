@@ -1,0 +1,253 @@
+"""The decision record: an event that keeps what a decision saw and said, exactly, so that it can be computed again.
+Pure.
+
+The one idea: a record holds the point, not the past: t, and per view the cut or the reason of its absence (SEMANTICS
+1.1). The features' values stand beside it as they were published, to the bit: integers, decimals in units, and floats
+by the shortest text that reads back as the same double.
+
+Records are events of `headrace.decisions.<name>`, a topic with the request topic's partitions: a record lies in the
+partition of its request. Texts are JSON: `versions` {"semantics", "policy", "model", "views": [[name, fingerprint]]};
+`points` one entry a view, [cut, staleness in microseconds, null] or [cut, staleness, why it is absent], a cut being
+[[topic, incarnation, partition, next offset]]; `features` one entry a view, [values, reason numbers].
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from headrace.core import schema
+from headrace.core.aggregate import Reason
+from headrace.core.codec import Physical, batch_to_rows, rows_to_batch
+from headrace.core.errors import SchemaError
+from headrace.core.points import Cut, Partition
+from headrace.core.schema import field
+from headrace.core.times import Duration, Instant
+from headrace.decisions.define import Decision, Outcome
+from headrace.decisions.plan import Answer
+from headrace.log.define import Topic
+
+PREFIX = "headrace.decisions."
+Row = tuple[Physical, ...]
+
+_FIELDS = {
+    "decision_id": field(schema.string, required=True),
+    "decision": field(schema.string, required=True),
+    "request_id": field(schema.string, required=True),
+    "request_incarnation": field(schema.int64, required=True),
+    "request_partition": field(schema.int64, required=True),
+    "request_offset": field(schema.int64, required=True),
+    "t": field(schema.timestamp, required=True),
+    "decided_at": field(schema.timestamp, required=True),
+    "versions": field(schema.string, required=True),
+    "points": field(schema.string, required=True),
+    "features": field(schema.string, required=True),
+    "score": field(schema.float64),
+    "outcome": field(schema.string, required=True),
+    "rule": field(schema.int64, required=True),
+    "reasons": field(schema.string, required=True),
+    "flags": field(schema.string, required=True),
+}
+# Records are never refused for their time: t is their request's, and was judged with it.
+_ANY_TIME = Duration.parse("36500d")
+
+
+class Flag(enum.Enum):
+    """RESTAMPED: the request's own event time lay outside the declared skew, t is the append instant (SEMANTICS 2.1).
+    RETRIED: the request was in the log, undecided, and was decided at a later cut (5.3). OVER_BUDGET: it took
+    longer."""
+
+    RESTAMPED = "restamped"
+    RETRIED = "retried"
+    OVER_BUDGET = "over_budget"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewPoint:
+    """Where a view answered. staleness: the request's available_at less the instant at which the cut was last proven to
+    be the log's end. absent: why there is no answer; None where there is one."""
+
+    cut: Cut
+    staleness: Duration
+    absent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """points, answers: one a view, in the order of `versions`."""
+
+    decision: str
+    request_id: str
+    request: Partition
+    offset: int
+    t: Instant
+    decided_at: Instant
+    versions: str
+    points: tuple[ViewPoint, ...]
+    answers: tuple[Answer, ...]
+    score: float | None
+    outcome: Outcome
+    rule: int
+    reasons: tuple[str, ...]
+    flags: tuple[Flag, ...]
+
+    @property
+    def decision_id(self) -> str:
+        return decision_id(self.decision, self.request, self.offset)
+
+
+def decision_id(decision: str, request: Partition, offset: int) -> str:
+    """One decision of one request: the place of the request says which."""
+    return f"{decision}/{request.incarnation}/{request.index}/{offset}"
+
+
+def record_topic(decision: Decision) -> Topic:
+    """The topic of a decision's records."""
+    request = decision.request
+    return Topic(
+        PREFIX + decision.name,
+        key="request_id",
+        event_time="t",
+        partitions=request.partitions,
+        clock=request.clock,
+        max_late=_ANY_TIME,
+        max_ahead=_ANY_TIME,
+        fields=_FIELDS,
+        description=f"what was decided on events of {request.name}",
+    )
+
+
+def to_row(record: DecisionRecord) -> Row:
+    """The record as an event of its topic."""
+    return make_row(
+        decision=record.decision,
+        request_id=record.request_id,
+        request=record.request,
+        offset=record.offset,
+        t=record.t,
+        decided_at=record.decided_at,
+        versions=record.versions,
+        points=points_text(record.points),
+        features=features_text(record.answers),
+        score=record.score,
+        outcome=record.outcome,
+        rule=record.rule,
+        reasons=record.reasons,
+        flags=record.flags,
+    )
+
+
+def make_row(
+    *,
+    decision: str,
+    request_id: str,
+    request: Partition,
+    offset: int,
+    t: int,
+    decided_at: int,
+    versions: str,
+    points: str,
+    features: str,
+    score: float | None,
+    outcome: Outcome,
+    rule: int,
+    reasons: Sequence[str],
+    flags: Sequence[Flag],
+) -> Row:
+    """An event of a record's topic from its parts: the path of live decisions, which keeps some texts from call to
+    call."""
+    return (
+        decision_id(decision, request, offset),
+        decision,
+        request_id,
+        request.incarnation,
+        request.index,
+        offset,
+        t,
+        decided_at,
+        versions,
+        points,
+        features,
+        score,
+        outcome.value,
+        rule,
+        _json(list(reasons)),
+        ",".join([flag.value for flag in flags]),
+    )
+
+
+def from_row(row: Sequence[Physical], topic: str) -> DecisionRecord:
+    """The record of an event. topic: the name of the request's topic. Raises: SchemaError HR-0713 for another event."""
+    try:
+        said = dict(zip(_FIELDS, row, strict=True))
+        return DecisionRecord(
+            decision=str(said["decision"]),
+            request_id=str(said["request_id"]),
+            request=Partition(topic, _int(said["request_incarnation"]), _int(said["request_partition"])),
+            offset=_int(said["request_offset"]),
+            t=Instant(_int(said["t"])),
+            decided_at=Instant(_int(said["decided_at"])),
+            versions=str(said["versions"]),
+            points=tuple(_point(*point) for point in json.loads(str(said["points"]))),
+            answers=tuple(_answer(*answer) for answer in json.loads(str(said["features"]))),
+            score=None if said["score"] is None else float(said["score"]),
+            outcome=Outcome(said["outcome"]),
+            rule=_int(said["rule"]),
+            reasons=tuple(json.loads(str(said["reasons"]))),
+            flags=tuple(Flag(flag) for flag in str(said["flags"]).split(",") if flag),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise SchemaError("HR-0713", "not a decision record", detail=f"{type(error).__name__}: {error}") from error
+
+
+def to_batch(records: Sequence[DecisionRecord]) -> pa.RecordBatch:
+    """Records as the topic's Arrow columns."""
+    return rows_to_batch(_SCHEMA, [to_row(record) for record in records])
+
+
+def from_batch(batch: pa.RecordBatch, topic: str) -> list[DecisionRecord]:
+    """Records of a batch with the topic's fields; other columns are ignored. Raises: SchemaError HR-0713."""
+    return [from_row(row, topic) for row in batch_to_rows(_SCHEMA, batch)]
+
+
+def features_text(answers: Sequence[Answer]) -> str:
+    """Equal texts are equal bits: 1, 1.0 and true differ, and each double has one shortest text."""
+    return _json(answers)
+
+
+def points_text(points: Sequence[ViewPoint]) -> str:
+    return _json([[cut_json(point.cut), point.staleness.micros, point.absent] for point in points])
+
+
+def cut_json(cut: Cut) -> list[tuple[str, int, int, int]]:
+    """A cut as JSON values."""
+    return [(p.topic, p.incarnation, p.index, offset) for p, offset in cut]
+
+
+def same_bits(a: float | None, b: float | None) -> bool:
+    """Whether two scores are one double."""
+    return a is b if a is None or b is None else struct.pack("<d", a) == struct.pack("<d", b)
+
+
+def _point(cut: list[tuple[str, int, int, int]], staleness: int, absent: str | None) -> ViewPoint:
+    offsets = {Partition(topic, incarnation, index): offset for topic, incarnation, index, offset in cut}
+    return ViewPoint(cut=Cut.of(offsets), staleness=Duration(staleness), absent=absent)
+
+
+def _answer(values: list[Physical | list[Physical]], reasons: list[int]) -> Answer:
+    return tuple(tuple(v) if isinstance(v, list) else v for v in values), tuple(Reason(r) for r in reasons)
+
+
+def _int(value: Physical) -> int:
+    if type(value) is not int:
+        raise ValueError(f"expected an integer, seen {value!r}")
+    return value
+
+
+_SCHEMA = schema.Schema.of(PREFIX, _FIELDS)
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

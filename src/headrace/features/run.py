@@ -1,0 +1,479 @@
+"""The online state: follows the log's partitions, and answers at the present cut. Reads the log through its port only.
+
+The one idea: per partition one loop, apply what is before p, answer at p, apply p (SEMANTICS 1.7). State changes only
+by reading the log; asking changes nothing. What a request needs is bound once (`asker`), so that an answer over several
+views is a few microseconds of Python around the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.core.codec import Physical, units
+from headrace.core.errors import DefinitionError, HeadraceError, NotFoundError, StateError, did_you_mean
+from headrace.core.expr import Expr, Source, references
+from headrace.core.points import IMPORTS_FROM, Cut, Partition
+from headrace.features.define import FeatureView, entity_expression
+from headrace.features.facts import FactJoin, FactReader, FactRule, Id, Order, OriginFacts, Step
+from headrace.features.online import NEVER, NO_INSTANT, OFFSETS_MAX, PARTITIONS_MAX, Answer, Ask, Insert, Row, ViewState
+from headrace.features.plan import SourcePlan, ViewPlan
+from headrace.features.retained import Origin, RetainedRows
+from headrace.log.define import Emission, Topic
+from headrace.log.port import AVAILABLE_AT, OFFSET, TAKEN, VERDICT, Log, Verdict
+
+SWEEP_MIN = 60_000_000  # microseconds of available_at between two looks at what has expired
+SWEEPS = 64  # how many of them a window's reach is worth: at most so much more than needed is kept
+_TAKEN = pa.array([int(verdict) for verdict in TAKEN], pa.uint8())
+_IS_TAKEN = tuple(verdict in TAKEN for verdict in range(max(Verdict) + 1))
+
+AskAt = Callable[[int, Row, int], tuple[Answer, ...]]  # offset, row, t
+
+
+class Feed:
+    """One partition as it is followed. next: the next offset to read. available_at: the newest row's."""
+
+    __slots__ = ("available_at", "index", "inserts", "more", "next", "partition", "sweep_at", "topic")
+
+    def __init__(self, partition: Partition, topic: TopicState, offset: int) -> None:
+        self.partition = partition
+        self.index = partition.index
+        self.topic = topic
+        self.next = offset
+        self.available_at = NO_INSTANT
+        self.sweep_at = NO_INSTANT
+        self.inserts: tuple[Insert, ...] = ()
+        self.more = False
+
+    @property
+    def live(self) -> bool:
+        return self.index < IMPORTS_FROM
+
+
+class TopicState:
+    """What one topic is to the views: a source, a place of facts, both.
+
+    sources: the views that read its events. facts: what becomes known of its events later; None where nobody asks.
+    retained: its events, where facts or ties ask for them again. readers: whose facts its events are.
+    """
+
+    __slots__ = ("facts", "feeds", "forgotten", "id_place", "late", "readers", "retained", "sources", "topic")
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self.sources: list[tuple[ViewState, SourcePlan]] = []
+        self.readers: list[tuple[FactReader, FactJoin, TopicState]] = []
+        self.facts: OriginFacts | None = None
+        self.retained: RetainedRows | None = None
+        self.feeds: dict[int, Feed] = {}
+        self.id_place = None if topic.id is None else topic.schema.names.index(topic.id)
+        self.late: tuple[tuple[str, int], ...] = ()
+        self.forgotten = NO_INSTANT
+
+    def truths(self, feed_live: bool, row: Row) -> dict[str, Physical]:
+        """The late columns of an imported row that are filled."""
+        if feed_live:
+            return {}
+        return {name: row[place] for name, place in self.late if row[place] is not None}
+
+
+class FeatureState:
+    """The state of some views, as far as the log was read. One thread at a time.
+
+    Events must come per partition in order of offsets; those read already are left out, so that a batch may be given
+    twice. After an error from `ingest` or `ingest_row` other than HR-0543 the state answers nothing more (HR-0544).
+    """
+
+    def __init__(self, plans: Sequence[ViewPlan], *, topics: Iterable[Topic] = ()) -> None:
+        """plans: compiled for this state alone, as their codes grow with it. topics: definitions of the topics that
+        bring live truths of late columns, `<topic>.<column>`; those of others the plans know.
+
+        Raises: DefinitionError HR-0545 where two plans know different topics under one name.
+        """
+        self._topics: dict[str, TopicState] = {}
+        self._feeds: dict[Partition, Feed] = {}
+        self.views: dict[str, ViewState] = {}
+        for plan in plans:
+            view = ViewState(plan, self._identity)
+            self.views[plan.view.name] = view
+            for source in plan.sources:
+                self._topic(source.topic).sources.append((view, source))
+        self._connect({topic.name: topic for topic in topics})
+
+    # --- following the log ---
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics whose partitions the state wants to read, in order of name."""
+        return tuple(sorted(self._topics))
+
+    @property
+    def frontier(self) -> Cut:
+        """The next offset of each partition that was read."""
+        return Cut.of({partition: feed.next for partition, feed in self._feeds.items()})
+
+    def available_at(self, partition: Partition) -> int | None:
+        """The running maximum as of the frontier; None where nothing was read."""
+        feed = self._feeds.get(partition)
+        return None if feed is None or feed.available_at == NO_INSTANT else feed.available_at
+
+    def catch_up(self, log: Log) -> int:
+        """Read everything that the log holds of the topics, up to its end as it is now. Returns how many rows that
+        were.
+
+        Raises: StateError HR-0546 where a topic was made anew: its old rows are gone, and the state must be.
+        """
+        count = 0
+        for found in log.topics():
+            if found.topic.name not in self._topics:
+                continue
+            for held in found.partitions:
+                feed = self._feeds.get(held.partition)
+                self._check_incarnation(held.partition)
+                for batch in log.read(held.partition, held.start if feed is None else feed.next):
+                    self.ingest(held.partition, batch)
+                    count += batch.num_rows
+        return count
+
+    def ingest(self, partition: Partition, batch: pa.RecordBatch) -> None:
+        """Take a batch as the log's `read` gives it: SYSTEM_COLUMNS, then the topic's fields.
+
+        Raises: StateError HR-0543 where rows are missing in between; HR-0510, HR-0511 and HR-0503 break the state.
+        """
+        if not batch.num_rows:
+            return
+        offsets = batch.column(OFFSET)
+        first, last = offsets[0].as_py(), offsets[-1].as_py()
+        feed = self._feed(partition, first)
+        if last - first + 1 != batch.num_rows or first > feed.next:
+            raise _gap(feed, first, last)
+        if last < feed.next:
+            return
+        batch = batch.slice(feed.next - first)
+        verdicts = batch.column(VERDICT)
+        taken = batch.filter(pc.is_in(verdicts, _TAKEN))
+        try:
+            self._take(feed, batch if taken.num_rows == batch.num_rows else taken)
+        except HeadraceError as error:
+            self._fail(error)
+            raise
+        feed.next = last + 1
+        feed.available_at = max(feed.available_at, int(units(batch.column(AVAILABLE_AT)).max()))
+        if feed.available_at >= feed.sweep_at:
+            self._sweep(feed)
+
+    def ingest_row(
+        self, partition: Partition, offset: int, available_at: int, event_time: int, verdict: int, row: Row
+    ) -> None:
+        """Take one row: what SYSTEM_COLUMNS say of it, then the topic's fields, physical. The path of single events."""
+        feed = self._feeds.get(partition)
+        if feed is None:
+            feed = self._feed(partition, offset)
+        if offset != feed.next:
+            if offset > feed.next:
+                raise _gap(feed, offset, offset)
+            return
+        feed.next = offset + 1
+        if available_at > feed.available_at:
+            feed.available_at = available_at
+            if available_at >= feed.sweep_at:
+                self._sweep(feed)
+        if not _IS_TAKEN[verdict]:
+            return
+        try:
+            for insert in feed.inserts:
+                insert(offset, event_time, row)
+            if feed.more:
+                self._take_more(feed, offset, event_time, row)
+        except HeadraceError as error:
+            self._fail(error)
+            raise
+
+    # --- answering ---
+
+    def asker(self, views: Sequence[str], request: Topic, partition: Partition) -> AskAt:
+        """Answers requests of one partition over some views: `ask(offset, row, t)`, in order of the views.
+
+        To be called when everything before `offset` was taken and the request itself was not: it enters by overlay
+        alone (SEMANTICS 1.1). Raises: NotFoundError HR-0547 for an unknown view; DefinitionError HR-0540 where the
+        topic names no entity of it. The closure raises StateError HR-0541 (TOO_OLD), HR-0548 (the state stands
+        elsewhere).
+        """
+        asks = self._asks(views, request)
+        index = partition.index
+        if request.name not in self._topics:
+            return lambda offset, row, t: tuple([ask(row, t, index, offset) for ask in asks])
+        feed = self._feed(partition, 0)
+
+        def ask_at(offset: int, row: Row, t: int) -> tuple[Answer, ...]:
+            if offset != feed.next:
+                raise _elsewhere(feed, offset)
+            return tuple([ask(row, t, index, offset) for ask in asks])
+
+        return ask_at
+
+    def hypothetical(self, views: Sequence[str], request: Topic) -> Callable[[Row, int], tuple[Answer, ...]]:
+        """Answers what a request would see if it came now, without being in the log: `ask(row, t)`. Raises as
+        `asker`."""
+        asks = self._asks(views, request)
+        return lambda row, t: tuple([ask(row, t, PARTITIONS_MAX - 1, OFFSETS_MAX - 1) for ask in asks])
+
+    def read(self, view: str, entity: Hashable, t: int) -> Answer:
+        """A view's values of an entity at t, at the present cut; of one never seen, those of an empty one.
+
+        entity: its field's physical value, or a tuple where it has parts. Raises: NotFoundError HR-0547, StateError
+        HR-0541 (TOO_OLD).
+        """
+        return self._view(view).read(entity, t)
+
+    # --- connecting ---
+
+    def _topic(self, topic: Topic) -> TopicState:
+        held = self._topics.get(topic.name)
+        if held is None:
+            held = self._topics[topic.name] = TopicState(topic)
+        elif held.topic != topic:
+            raise DefinitionError(
+                "HR-0545",
+                f"two different topics are named {topic.name!r}",
+                hint="compile the views of one state from one definition",
+            )
+        return held
+
+    def _connect(self, given: Mapping[str, Topic]) -> None:
+        """Who tells whom what: labels' sources and truths' topics to the topics of the origins."""
+        for held in list(self._topics.values()):
+            rules: dict[str, tuple[FactRule, Topic | None]] = {}
+            late: set[str] = set()
+            for _, source in held.sources:
+                late.update(source.late)
+                for label in source.labels:
+                    rules[label.name] = FactRule.of_label(label), label.source
+                for name in source.late:
+                    rule = FactRule.of_late(held.topic, name)
+                    rules[name] = rule, given.get(rule.topic) if held.topic.id is not None else None
+            names = held.topic.schema.names
+            held.late = tuple((name, names.index(name)) for name in sorted(late))
+            if rules:
+                joins = [FactJoin(rule) for rule, _ in rules.values()]
+                held.facts = OriginFacts(joins)
+                for join, (rule, source_topic) in zip(joins, rules.values(), strict=True):
+                    if source_topic is not None:
+                        self._topic(source_topic).readers.append((FactReader(rule, source_topic), join, held))
+            held.retained = _retained(held)
+
+    def _feed(self, partition: Partition, offset: int) -> Feed:
+        """The partition's feed; a new one begins at the offset. Raises: StateError HR-0543, HR-0546."""
+        feed = self._feeds.get(partition)
+        if feed is not None:
+            return feed
+        topic = self._topics.get(partition.topic)
+        if topic is None:
+            raise StateError(
+                "HR-0543", f"no view of this state reads topic {partition.topic!r}", hint=", ".join(self.topics)
+            )
+        self._check_incarnation(partition)
+        feed = Feed(partition, topic, offset)
+        feed.inserts = tuple(self._insert(feed, view, source) for view, source in topic.sources)
+        feed.more = bool(topic.retained is not None or topic.facts is not None or topic.readers)
+        topic.feeds[partition.index] = feed
+        self._feeds[partition] = feed
+        return feed
+
+    def _insert(self, feed: Feed, view: ViewState, source: SourcePlan) -> Insert:
+        if feed.live or not source.late:
+            return view.inserter(source, feed.index)
+        return lambda offset, time, row: view.insert_imported(source, Origin(feed.index, offset, time, tuple(row)))
+
+    def _check_incarnation(self, partition: Partition) -> None:
+        for other in self._feeds:
+            if other.topic == partition.topic and other.incarnation != partition.incarnation:
+                raise StateError(
+                    "HR-0546",
+                    f"topic {partition.topic!r} was made anew",
+                    detail=f"the state holds incarnation {other.incarnation}, the log has {partition.incarnation}",
+                    hint="delete the checkpoint; the state is rebuilt from the log",
+                )
+
+    def _identity(self, topic: str, partition: int, offset: int) -> Id:
+        held = self._topics[topic]
+        found = None if held.retained is None else held.retained.at(partition, offset)
+        assert found is not None and held.id_place is not None, "the ids of what a view retains are retained"
+        return found.row[held.id_place]  # type: ignore[return-value]  # ids are never null
+
+    # --- taking ---
+
+    def _take(self, feed: Feed, batch: pa.RecordBatch) -> None:
+        """Taken rows: first everything is computed, then views, retained rows and facts change."""
+        topic = feed.topic
+        prepared = [
+            (view, source, view.prepare(source, feed.index, batch, truths=not feed.live))
+            for view, source in topic.sources
+        ]
+        if topic.retained is not None:
+            topic.retained.add_batch(feed.index, batch)
+        for view, source, one in prepared:
+            view.apply(source, one, batch)
+        if topic.facts is not None and topic.id_place is not None and topic.retained is not None:
+            self._settle_awaited(feed, batch)
+        for reader, join, origins in topic.readers:
+            for origin, time, order, value in reader.batch(feed.index, batch):
+                self._fact(join, origins, origin, time, order, value)
+
+    def _settle_awaited(self, feed: Feed, batch: pa.RecordBatch) -> None:
+        """The rows of a batch whose facts came first."""
+        topic, facts, retained = feed.topic, feed.topic.facts, feed.topic.retained
+        assert facts is not None and retained is not None and topic.topic.id is not None
+        awaited = facts.ids()
+        if not awaited:
+            return
+        ids = batch.column(topic.topic.id).to_pylist()
+        offsets = units(batch.column(OFFSET))
+        for place, id in enumerate(ids):
+            if id in awaited:
+                origin = retained.at(feed.index, int(offsets[place]))
+                assert origin is not None, "it was added a moment ago"
+                truths = topic.truths(feed.live, origin.row)
+                after = facts.steps(id, origin.event_time, truths)
+                before = facts.of_row(origin.event_time, truths)
+                for view, source in topic.sources:
+                    view.settle(source, origin, truths, before, after, False)
+
+    def _take_more(self, feed: Feed, offset: int, time: int, row: Row) -> None:
+        """What a row means beside its place in the views: kept, its late truths and awaited facts, facts of others."""
+        topic = feed.topic
+        if topic.retained is not None:
+            topic.retained.add_row(feed.index, offset, time, row)
+        facts = topic.facts
+        if facts is not None:
+            id = 0 if topic.id_place is None else row[topic.id_place]
+            truths = topic.truths(feed.live, row)
+            if truths or id in facts:
+                origin = Origin(feed.index, offset, time, tuple(row))
+                after = facts.steps(id, time, truths)  # type: ignore[arg-type]  # ids are never null
+                for view, source in topic.sources:
+                    view.settle(source, origin, truths, (), after, False)
+        for reader, join, origins in topic.readers:
+            found = reader.row(feed.index, offset, row)
+            if found is not None:
+                self._fact(join, origins, found[0], time, found[1], found[2])
+
+    def _fact(self, join: FactJoin, topic: TopicState, id: Id, time: int, order: Order, value: Physical) -> None:
+        """A fact came: what is known of the events that it names changes, in all views that read them."""
+        facts, retained = topic.facts, topic.retained
+        assert facts is not None and retained is not None
+        had = id in facts
+        named: list[tuple[Origin, dict[str, Physical], list[Step]]] = []
+        for origin in retained.find(id):
+            truths = topic.truths(origin.partition < IMPORTS_FROM, origin.row)
+            named.append((origin, truths, facts.steps(id, origin.event_time, truths)))
+        if not join.fact(id, time, order, value):
+            return
+        for origin, truths, before in named:
+            after = facts.steps(id, origin.event_time, truths)
+            for view, source in topic.sources:
+                view.settle(source, origin, truths, before, after, had)
+
+    def _fail(self, error: HeadraceError) -> None:
+        for view in self.views.values():
+            view.fail(error)
+
+    # --- forgetting ---
+
+    def _sweep(self, feed: Feed) -> None:
+        """Let go what no read within max_late can see (SEMANTICS 1.4)."""
+        reaches = [view.reach for view in self.views.values() if view.reach is not None]
+        feed.sweep_at = feed.available_at + max(min(reaches) // SWEEPS, SWEEP_MIN) if reaches else NEVER
+        for view in self.views.values():
+            horizons = [h for h in (_horizon(self._topics[s.topic.name]) for s in view.plan.sources) if h is not None]
+            if horizons:
+                view.expire(min(horizons))
+        for topic in self._topics.values():
+            if topic.retained is not None:
+                _forget(topic, topic.retained)
+
+    def _asks(self, views: Sequence[str], request: Topic) -> tuple[Ask, ...]:
+        held = self._topics.get(request.name)
+        facts = None if held is None else held.facts
+        return tuple(self._view(name).asker(request, facts) for name in views)
+
+    def _view(self, name: str) -> ViewState:
+        view = self.views.get(name)
+        if view is None:
+            raise NotFoundError("HR-0547", f"no view {name!r} in this state", hint=did_you_mean(name, self.views))
+        return view
+
+
+def _horizon(topic: TopicState) -> int | None:
+    """No decision on the topic's events will ask at an earlier t. Sealed imports bring no decisions, so live partitions
+    say it where there are any. None while nothing was read."""
+    live = [feed.available_at for feed in topic.feeds.values() if feed.live and feed.available_at != NO_INSTANT]
+    sealed = [feed.available_at for feed in topic.feeds.values() if not feed.live and feed.available_at != NO_INSTANT]
+    if live:
+        return min(live) - topic.topic.max_late.micros
+    return max(sealed) - topic.topic.max_late.micros if sealed else None
+
+
+def _forget(topic: TopicState, retained: RetainedRows) -> None:
+    """Retained rows and facts of events that all views have forgotten."""
+    before = min((view.before for view, _ in topic.sources), default=NO_INSTANT)
+    if any(view.reach is None for view, _ in topic.sources) or before <= topic.forgotten:
+        return
+    topic.forgotten = before
+    gone = retained.forget(before)
+    if topic.facts is not None:
+        facts = topic.facts
+        facts.forget(before, [id for id in gone if id in facts and not retained.find(id)])
+
+
+def _retained(held: TopicState) -> RetainedRows | None:
+    """What of a topic's events must be kept for later: what facts need of their origins, and text ids for ties."""
+    by_id = held.facts is not None and held.topic.id is not None
+    kept: set[str] = set()
+    if by_id:
+        for view, source in held.sources:
+            emission = view.plan.view.sources.emissions[source.index]
+            kept.update(_fields_read(view.plan.view, emission))
+    if any(view.ties_by_text(source) for view, source in held.sources) and held.topic.id is not None:
+        kept.add(held.topic.id)
+    return RetainedRows(held.topic, kept, by_id=by_id) if kept or by_id else None
+
+
+def _fields_read(view: FeatureView, emission: Emission) -> Iterator[str]:
+    """The topic's own fields behind the entity and everything that facts change."""
+    parts: list[Expr] = [entity_expression(emission, part, view.name) for part in view.entity]
+    for feature in view.features:
+        read = [part for part in (feature.input, feature.where) if part is not None]
+        if any(part.availability.late for part in read):
+            parts.extend(read)
+    emitted = dict(emission.columns)
+    while parts:
+        for reference in references(parts.pop()):
+            if reference.source is not Source.FIELD:
+                continue
+            if reference.owner == emission.topic.name:
+                yield reference.name
+            else:
+                parts.append(emitted[reference.name])
+
+
+def _gap(feed: Feed, first: int, last: int) -> StateError:
+    return StateError(
+        "HR-0543",
+        f"rows are missing in {feed.partition}",
+        detail=f"expected offset {feed.next}, seen {first} to {last}",
+        hint="read the partition from the state's frontier on",
+    )
+
+
+def _elsewhere(feed: Feed, offset: int) -> StateError:
+    behind = offset > feed.next
+    return StateError(
+        "HR-0548",
+        f"the state does not stand at offset {offset} of {feed.partition}",
+        detail=f"its next offset is {feed.next}",
+        hint="apply what is before the request first" if behind else "replay the request at its cut",
+        retryable=behind,
+    )

@@ -1,0 +1,1 @@
+"""One suite a plug, run over all of its adapters."""

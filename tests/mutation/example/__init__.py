@@ -1,0 +1,1 @@
+"""A file and its tests that the mutation runner is proved on."""

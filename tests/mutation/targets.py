@@ -1,0 +1,21 @@
+"""What is mutated: every plan.py, the tests that must notice, and the share of mutants that they must catch. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+THRESHOLD = 0.90  # DESIGN: automatic mutation of a plan.py is caught to at least 90 %, every guard that raises to 100 %
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """path: the file to mutate. tests: what pytest runs for each mutant; it must be fast."""
+
+    path: str
+    tests: tuple[str, ...]
+    threshold: float = THRESHOLD
+
+
+TARGETS = (
+    Target(path="src/headrace/log/plan.py", tests=("tests/unit/log/test_judge.py",)),
+)  # fmt: skip
