@@ -34,12 +34,32 @@ if TYPE_CHECKING:
     from headrace.decisions.define import review as review
     from headrace.decisions.define import review_if as review_if
     from headrace.decisions.define import score as score
+    from headrace.features.define import FeatureView as FeatureView
+    from headrace.features.define import Label as Label
+    from headrace.features.define import Sources as Sources
+    from headrace.features.define import count as count
+    from headrace.features.define import distinct as distinct
+    from headrace.features.define import first as first
+    from headrace.features.define import last as last
+    from headrace.features.define import last_n as last_n
+    from headrace.features.define import lookup as lookup
+    from headrace.features.define import max as max
+    from headrace.features.define import mean as mean
+    from headrace.features.define import min as min
+    from headrace.features.define import rate as rate
+    from headrace.features.define import std as std
+    from headrace.features.define import sum as sum
+    from headrace.features.define import time_since_first as time_since_first
+    from headrace.features.define import time_since_last as time_since_last
+    from headrace.features.define import variance as variance
     from headrace.log.define import Topic as Topic
     from headrace.models.define import Model as Model
     from headrace.models.define import decision_tree as decision_tree
     from headrace.models.define import logistic_regression as logistic_regression
     from headrace.models.define import random_forest as random_forest
     from headrace.models.define import xgboost as xgboost
+    from headrace.runtime import Project as Project
+    from headrace.runtime import open_project as open  # noqa: F401 - a public name
 
 __version__ = "0.1.0"
 
@@ -47,32 +67,52 @@ __version__ = "0.1.0"
 # sets `headrace.log` to the module as soon as anything imports it, so the natural logarithm is `hr.ln`.
 _NAMES: dict[str, str | tuple[str, str]] = {
     "Decision": "headrace.decisions.define",
+    "FeatureView": "headrace.features.define",
+    "Label": "headrace.features.define",
     "Model": "headrace.models.define",
+    "Project": "headrace.runtime",
+    "Sources": "headrace.features.define",
     "Topic": "headrace.log.define",
     "approve": "headrace.decisions.define",
     "approve_if": "headrace.decisions.define",
     "boolean": "headrace.core.schema",
     "coalesce": "headrace.core.expr",
+    "count": "headrace.features.define",
     "decimal": "headrace.core.schema",
     "decision_tree": "headrace.models.define",
     "decline": "headrace.decisions.define",
     "decline_if": "headrace.decisions.define",
+    "distinct": "headrace.features.define",
     "exp": "headrace.core.expr",
     "field": "headrace.core.schema",
+    "first": "headrace.features.define",
     "float64": "headrace.core.schema",
     "from_model": "headrace.decisions.define",
     "hour": "headrace.core.expr",
     "if_else": "headrace.core.expr",
     "int64": "headrace.core.schema",
+    "last": "headrace.features.define",
+    "last_n": "headrace.features.define",
     "ln": ("headrace.core.expr", "log"),
     "logistic_regression": "headrace.models.define",
+    "lookup": "headrace.features.define",
+    "max": "headrace.features.define",
+    "mean": "headrace.features.define",
+    "min": "headrace.features.define",
+    "open": ("headrace.runtime", "open_project"),
     "random_forest": "headrace.models.define",
+    "rate": "headrace.features.define",
     "review": "headrace.decisions.define",
     "review_if": "headrace.decisions.define",
     "score": "headrace.decisions.define",
     "sqrt": "headrace.core.expr",
+    "std": "headrace.features.define",
     "string": "headrace.core.schema",
+    "sum": "headrace.features.define",
+    "time_since_first": "headrace.features.define",
+    "time_since_last": "headrace.features.define",
     "timestamp": "headrace.core.schema",
+    "variance": "headrace.features.define",
     "weekday": "headrace.core.expr",
     "xgboost": "headrace.models.define",
 }

@@ -12,6 +12,7 @@ import importlib.abc
 import importlib.util
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -29,8 +30,21 @@ from tests.mutation.targets import Target
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEED = 20_180_401  # of samples; fixed, so that a run depends on the code alone
 LIBRARIES = ("numpy", "pyarrow", "pyarrow.parquet", "hypothesis", "msgspec", "apsw", "zoneinfo", "fractions")
-TIMEOUT_FACTOR = 5  # times what the tests take unmutated; an endless loop is a killed mutant, not a hung run
-TIMEOUT_LEAST_S = 10.0
+# What a mutant may take, times what the tests take unmutated: an endless loop is a killed mutant, not a hung run. The
+# processor's time is the strict one, as load does not change it; the wall's catches what waits for ever.
+PROCESSOR_FACTOR = 2
+WALL_FACTOR = 6
+LEAST_S = 3.0
+UNMUTATED_S = 600.0
+MEMORY_MAX_BYTES = 4 << 30  # a loop that appends for ever ends here, long before the machine's memory does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Of one mutant's tests: processor time and time on the wall, in seconds."""
+
+    processor_s: float
+    wall_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +76,13 @@ def run(target: Target, *, sample: int | None = None, seconds: float | None = No
     for library in LIBRARIES:
         importlib.import_module(library)
     source = (ROOT / target.path).read_text()
-    began = time.monotonic()
-    if not _passes(_start(target, ast.parse(source)), timeout_s=600.0):
+    began, spent = time.monotonic(), _spent_s()
+    if not _passes(_start(target, ast.parse(source), processor_s=UNMUTATED_S), timeout_s=UNMUTATED_S):
         raise UnmutatedFailError(f"{' '.join(target.tests)} does not pass on {target.path} as it is")
-    timeout_s = max(TIMEOUT_LEAST_S, TIMEOUT_FACTOR * (time.monotonic() - began))
+    limits = Limits(
+        processor_s=LEAST_S + PROCESSOR_FACTOR * (_spent_s() - spent),
+        wall_s=LEAST_S + WALL_FACTOR * (time.monotonic() - began),
+    )
     every = list(mutants(source))
     chosen = every
     if sample is not None and sample < len(every):
@@ -73,7 +90,7 @@ def run(target: Target, *, sample: int | None = None, seconds: float | None = No
         chosen = [every[place] for place in places]
     ends = None if seconds is None else began + seconds
     killed, survived = [], []
-    for mutant, passed in _outcomes(target, chosen, timeout_s=timeout_s, ends=ends, jobs=jobs):
+    for mutant, passed in _outcomes(target, chosen, limits, ends=ends, jobs=jobs):
         (survived if passed else killed).append(mutant)
     return Result(
         target=target,
@@ -85,24 +102,35 @@ def run(target: Target, *, sample: int | None = None, seconds: float | None = No
 
 
 def _outcomes(
-    target: Target, chosen: Sequence[Mutant], *, timeout_s: float, ends: float | None, jobs: int
+    target: Target, chosen: Sequence[Mutant], limits: Limits, *, ends: float | None, jobs: int
 ) -> Iterator[tuple[Mutant, bool]]:
     """Each mutant and whether the tests passed all the same, in order of completion; `jobs` of them at a time."""
     waiting = list(reversed(chosen))
     running: dict[int, tuple[Mutant, float]] = {}
-    while waiting or running:
-        now = time.monotonic()
-        while waiting and len(running) < jobs and (ends is None or now < ends):
-            mutant = waiting.pop()
-            running[_start(target, mutant.tree)] = (mutant, now + timeout_s)
-        if not running:
-            return
-        for process, (mutant, deadline) in list(running.items()):
-            passed = _ended(process, late=time.monotonic() > deadline)
-            if passed is not None:
-                del running[process]
-                yield mutant, passed
-        time.sleep(0.005)
+    try:
+        while waiting or running:
+            now = time.monotonic()
+            while waiting and len(running) < jobs and (ends is None or now < ends):
+                mutant = waiting.pop()
+                process = _start(target, mutant.tree, processor_s=limits.processor_s)
+                running[process] = (mutant, now + limits.wall_s)
+            if not running:
+                return
+            for process, (mutant, deadline) in list(running.items()):
+                passed = _ended(process, late=time.monotonic() > deadline)
+                if passed is not None:
+                    del running[process]
+                    yield mutant, passed
+            time.sleep(0.005)
+    finally:
+        for process in running:
+            _ended(process, late=True)
+
+
+def _spent_s() -> float:
+    """The processor time of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _passes(process: int, *, timeout_s: float) -> bool:
@@ -120,8 +148,9 @@ def _ended(process: int, *, late: bool) -> bool | None:
     return None if ended == 0 else os.waitstatus_to_exitcode(status) == 0
 
 
-def _start(target: Target, tree: ast.Module) -> int:
-    """A process that runs the tests with the module made from the tree; its exit status is pytest's."""
+def _start(target: Target, tree: ast.Module, *, processor_s: float) -> int:
+    """A process that runs the tests with the module made from the tree; its exit status is pytest's. The kernel ends it
+    after so much processor time and refuses it more memory than is sane, so that no endless loop outlives this run."""
     sys.stdout.flush()
     process = os.fork()
     if process != 0:
@@ -136,6 +165,8 @@ def _start(target: Target, tree: ast.Module) -> int:
         os.dup2(nowhere, descriptor)
     status = 3
     try:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(processor_s) + 1, int(processor_s) + 1))
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX_BYTES, MEMORY_MAX_BYTES))
         sys.meta_path.insert(0, _Mutated(_module_name(target.path), target.path, tree))
         status = pytest.main(
             ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "--hypothesis-profile=mutation", *target.tests]

@@ -38,6 +38,7 @@ too_fine = re.compile(r"[.,]\d{6}\d*[1-9]").search  # fromisoformat would cut it
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 # Wide enough that scaling any finite double or any 18-digit decimal is exact; Inexact would be a bug, so it is trapped.
+_WIDE = decimal.Context(prec=1_200, Emin=-decimal.MAX_EMAX, Emax=decimal.MAX_EMAX, traps=[])
 _EXACT = decimal.Context(prec=1_200, Emin=-decimal.MAX_EMAX, Emax=decimal.MAX_EMAX, traps=[decimal.Inexact])
 
 
@@ -74,6 +75,19 @@ def decimal_units(value: decimal.Decimal | int | str | float, type: DataType) ->
     return int(number.scaleb(type.scale, _EXACT))
 
 
+def rounded(value: decimal.Decimal | int | str | float, type: DataType) -> decimal.Decimal:
+    """The nearest decimal of the type's scale, ties to even, where rounding was asked for. A float counts as it is.
+
+    Raises: SchemaError HR-0402, HR-0403 for what is no finite number.
+    """
+    if isinstance(value, str) and not _NUMBER(value):
+        raise SchemaError("HR-0402", f"not a decimal: {value!r}", detail=f"expected {type}")
+    number = decimal.Decimal(value)
+    if not number.is_finite():
+        raise SchemaError("HR-0403", f"not a finite number: {value!r}", detail=f"expected {type}")
+    return number.quantize(decimal.Decimal(1).scaleb(-type.scale), decimal.ROUND_HALF_EVEN, _WIDE)
+
+
 def physical(value: object, type: DataType) -> Physical:
     """The physical value of a logical one; None stays None. Accepts the physical classes too, except that an int for a
     decimal is a number of wholes, not units.
@@ -105,6 +119,7 @@ def physical(value: object, type: DataType) -> Physical:
 
 
 def _utf8(value: str) -> str:
+    value = value if type(value) is str else str.__str__(value)  # an enum's text is its text
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -126,7 +141,7 @@ def _instant(value: dt.datetime | str | int) -> Instant:
 def _int64(value: int) -> int:
     if not -(2**63) <= value < 2**63:
         raise SchemaError("HR-0404", f"integer out of range: {value}", detail="expected a 64-bit integer")
-    return value
+    return int(value)
 
 
 def _float64(value: float | decimal.Decimal) -> float:

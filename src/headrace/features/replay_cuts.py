@@ -67,15 +67,19 @@ def groups(events: Events, topics: Sequence[str], rows: Rows, kind: Kind, lag: i
     for name, place in parts:
         topic = events.topic(name)
         start, end = int(topic.starts[place]), int(topic.starts[place + 1])
-        thresholds = _available(topic, place, rows, lag)
         own = rows.topic is topic
         here = own & (rows.row >= start) & (rows.row < end)
-        if own:
+        if own and here.all():  # a log that replays itself
+            thresholds = arrivals[place] = rows.row - start
+        elif own:
+            thresholds = _available(topic, place, rows, lag)
             thresholds[here] = rows.row[here] - start
             others = (rows.row >= 0) & ~here
             arrivals[place], split = _arrival(topic, place, rows, others, lag, thresholds)
             thresholds = np.where(split, thresholds, arrivals[place])
             ragged |= split
+        else:
+            thresholds = _available(topic, place, rows, lag)
         recorded = _recorded(topic, place, rows, kind, thresholds)
         if own and recorded is not None:
             ragged &= ~recorded

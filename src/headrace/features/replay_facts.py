@@ -7,8 +7,9 @@ are visible.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ from headrace.core.codec import Physical, batch_to_rows, physical_list
 from headrace.core.columns import evaluate_columns
 from headrace.core.expr import Expr, references
 from headrace.core.kernel.program import Words
-from headrace.features.facts import FactJoin, FactRule, Id, Known, Order as FactOrder, OriginFacts, updates
+from headrace.features.facts import FactJoin, FactRule, Id, Known, OriginFacts, updates
+from headrace.features.facts import Order as FactOrder
 from headrace.features.replay_cuts import Component
 from headrace.features.replay_log import Events, TopicRows
 from headrace.features.replay_order import Keys, Order, before
@@ -47,7 +49,6 @@ class SourceFacts:
 
     facts: tuple[Facts, ...]
     ids: pa.Array
-    after: Mapping[str, int] = field(default_factory=dict)
 
     def codes(self, ids: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.int64]:
         """The code of each id, -1 where no fact names it."""
@@ -92,8 +93,7 @@ def source_facts(source: SourcePlan, events: Events, *, late: bool) -> SourceFac
                 values=fact_values(rule.value, topic, rows),
             )
         )
-    after = {name: source.topic[name].availability.after.micros for name in source.late}
-    return SourceFacts(facts=tuple(facts), ids=ids, after=after)
+    return SourceFacts(facts=tuple(facts), ids=ids)
 
 
 def _orders(topic: TopicRows, rows: Words) -> list[FactOrder]:
@@ -162,6 +162,7 @@ def update_rows(
         stood = int(origins.place[i])
         places = sorted({max(place, stood) for place, _, _ in arrivals})
         taken = 0
+        told = known.steps(origin, time, imported)  # imported truths are told by updates of their own
         for place in places:
             if place >= queries:
                 break
@@ -172,10 +173,10 @@ def update_rows(
                 joins[fact.rule.name].fact(origin, at, fact.orders[number], fact.values[number])
                 taken += 1
             steps = known.steps(origin, time, imported)
-            found = updates(source.history, base(i), steps, lambda known, row=row: source.columns_row(row, known))
-            for one in found:
+            for one in updates(source.history, base(i), told, steps, partial(source.columns_row, row)):
                 words = (one.column, one.known_from, one.value, int(one.valid) | (2 if one.reset else 0))
                 yield UpdateRow(origin=i, before=place, words=words)
+            told = steps
 
 
 def known_of_requests(

@@ -18,7 +18,17 @@ from headrace.core.errors import NotFoundError, StateError, did_you_mean
 from headrace.core.kernel.program import Words
 from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.log.define import Topic
-from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, SYSTEM_COLUMNS, TAKEN, VERDICT, Log, PartitionKind, Verdict
+from headrace.log.port import (
+    AVAILABLE_AT,
+    EVENT_TIME,
+    OFFSET,
+    SYSTEM_COLUMNS,
+    TAKEN,
+    VERDICT,
+    Log,
+    PartitionKind,
+    Verdict,
+)
 
 Mask = npt.NDArray[np.bool_]
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from headrace.core.codec import Physical, units
 from headrace.core.errors import DefinitionError, HeadraceError, NotFoundError, StateError, did_you_mean
 from headrace.core.expr import Expr, Source, references
+from headrace.core.kernel.state import KeyedState
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.features.define import FeatureView, entity_expression
 from headrace.features.facts import FactJoin, FactReader, FactRule, Id, Order, OriginFacts, Step
@@ -86,17 +87,23 @@ class FeatureState:
     twice. After an error from `ingest` or `ingest_row` other than HR-0543 the state answers nothing more (HR-0544).
     """
 
-    def __init__(self, plans: Sequence[ViewPlan], *, topics: Iterable[Topic] = ()) -> None:
+    def __init__(
+        self,
+        plans: Sequence[ViewPlan],
+        *,
+        topics: Iterable[Topic] = (),
+        kernels: Mapping[str, KeyedState] | None = None,
+    ) -> None:
         """plans: compiled for this state alone, as their codes grow with it. topics: definitions of the topics that
         bring live truths of late columns, `<topic>.<column>`; those of others the plans know.
 
         Raises: DefinitionError HR-0545 where two plans know different topics under one name.
         """
-        self._topics: dict[str, TopicState] = {}
-        self._feeds: dict[Partition, Feed] = {}
+        self.topic_states: dict[str, TopicState] = {}
+        self.feeds: dict[Partition, Feed] = {}
         self.views: dict[str, ViewState] = {}
         for plan in plans:
-            view = ViewState(plan, self._identity)
+            view = ViewState(plan, self._identity, None if kernels is None else kernels[plan.view.name])
             self.views[plan.view.name] = view
             for source in plan.sources:
                 self._topic(source.topic).sources.append((view, source))
@@ -107,16 +114,16 @@ class FeatureState:
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics whose partitions the state wants to read, in order of name."""
-        return tuple(sorted(self._topics))
+        return tuple(sorted(self.topic_states))
 
     @property
     def frontier(self) -> Cut:
         """The next offset of each partition that was read."""
-        return Cut.of({partition: feed.next for partition, feed in self._feeds.items()})
+        return Cut.of({partition: feed.next for partition, feed in self.feeds.items()})
 
     def available_at(self, partition: Partition) -> int | None:
         """The running maximum as of the frontier; None where nothing was read."""
-        feed = self._feeds.get(partition)
+        feed = self.feeds.get(partition)
         return None if feed is None or feed.available_at == NO_INSTANT else feed.available_at
 
     def catch_up(self, log: Log) -> int:
@@ -127,10 +134,10 @@ class FeatureState:
         """
         count = 0
         for found in log.topics():
-            if found.topic.name not in self._topics:
+            if found.topic.name not in self.topic_states:
                 continue
             for held in found.partitions:
-                feed = self._feeds.get(held.partition)
+                feed = self.feeds.get(held.partition)
                 self._check_incarnation(held.partition)
                 for batch in log.read(held.partition, held.start if feed is None else feed.next):
                     self.ingest(held.partition, batch)
@@ -168,7 +175,7 @@ class FeatureState:
         self, partition: Partition, offset: int, available_at: int, event_time: int, verdict: int, row: Row
     ) -> None:
         """Take one row: what SYSTEM_COLUMNS say of it, then the topic's fields, physical. The path of single events."""
-        feed = self._feeds.get(partition)
+        feed = self.feeds.get(partition)
         if feed is None:
             feed = self._feed(partition, offset)
         if offset != feed.next:
@@ -203,7 +210,7 @@ class FeatureState:
         """
         asks = self._asks(views, request)
         index = partition.index
-        if request.name not in self._topics:
+        if request.name not in self.topic_states:
             return lambda offset, row, t: tuple([ask(row, t, index, offset) for ask in asks])
         feed = self._feed(partition, 0)
 
@@ -231,9 +238,9 @@ class FeatureState:
     # --- connecting ---
 
     def _topic(self, topic: Topic) -> TopicState:
-        held = self._topics.get(topic.name)
+        held = self.topic_states.get(topic.name)
         if held is None:
-            held = self._topics[topic.name] = TopicState(topic)
+            held = self.topic_states[topic.name] = TopicState(topic)
         elif held.topic != topic:
             raise DefinitionError(
                 "HR-0545",
@@ -244,7 +251,7 @@ class FeatureState:
 
     def _connect(self, given: Mapping[str, Topic]) -> None:
         """Who tells whom what: labels' sources and truths' topics to the topics of the origins."""
-        for held in list(self._topics.values()):
+        for held in list(self.topic_states.values()):
             rules: dict[str, tuple[FactRule, Topic | None]] = {}
             late: set[str] = set()
             for _, source in held.sources:
@@ -266,10 +273,10 @@ class FeatureState:
 
     def _feed(self, partition: Partition, offset: int) -> Feed:
         """The partition's feed; a new one begins at the offset. Raises: StateError HR-0543, HR-0546."""
-        feed = self._feeds.get(partition)
+        feed = self.feeds.get(partition)
         if feed is not None:
             return feed
-        topic = self._topics.get(partition.topic)
+        topic = self.topic_states.get(partition.topic)
         if topic is None:
             raise StateError(
                 "HR-0543", f"no view of this state reads topic {partition.topic!r}", hint=", ".join(self.topics)
@@ -279,7 +286,7 @@ class FeatureState:
         feed.inserts = tuple(self._insert(feed, view, source) for view, source in topic.sources)
         feed.more = bool(topic.retained is not None or topic.facts is not None or topic.readers)
         topic.feeds[partition.index] = feed
-        self._feeds[partition] = feed
+        self.feeds[partition] = feed
         return feed
 
     def _insert(self, feed: Feed, view: ViewState, source: SourcePlan) -> Insert:
@@ -287,8 +294,12 @@ class FeatureState:
             return view.inserter(source, feed.index)
         return lambda offset, time, row: view.insert_imported(source, Origin(feed.index, offset, time, tuple(row)))
 
+    def resume(self, partition: Partition, offset: int, available_at: int) -> None:
+        """Of a checkpoint: the partition was read up to `offset`, its newest row was available then."""
+        self._feed(partition, offset).available_at = available_at
+
     def _check_incarnation(self, partition: Partition) -> None:
-        for other in self._feeds:
+        for other in self.feeds:
             if other.topic == partition.topic and other.incarnation != partition.incarnation:
                 raise StateError(
                     "HR-0546",
@@ -298,7 +309,7 @@ class FeatureState:
                 )
 
     def _identity(self, topic: str, partition: int, offset: int) -> Id:
-        held = self._topics[topic]
+        held = self.topic_states[topic]
         found = None if held.retained is None else held.retained.at(partition, offset)
         assert found is not None and held.id_place is not None, "the ids of what a view retains are retained"
         return found.row[held.id_place]  # type: ignore[return-value]  # ids are never null
@@ -387,15 +398,16 @@ class FeatureState:
         reaches = [view.reach for view in self.views.values() if view.reach is not None]
         feed.sweep_at = feed.available_at + max(min(reaches) // SWEEPS, SWEEP_MIN) if reaches else NEVER
         for view in self.views.values():
-            horizons = [h for h in (_horizon(self._topics[s.topic.name]) for s in view.plan.sources) if h is not None]
-            if horizons:
-                view.expire(min(horizons))
-        for topic in self._topics.values():
+            horizons = [_horizon(self.topic_states[source.topic.name]) for source in view.plan.sources]
+            known = [horizon for horizon in horizons if horizon is not None]
+            if known:
+                view.expire(min(known))
+        for topic in self.topic_states.values():
             if topic.retained is not None:
                 _forget(topic, topic.retained)
 
     def _asks(self, views: Sequence[str], request: Topic) -> tuple[Ask, ...]:
-        held = self._topics.get(request.name)
+        held = self.topic_states.get(request.name)
         facts = None if held is None else held.facts
         return tuple(self._view(name).asker(request, facts) for name in views)
 

@@ -27,7 +27,7 @@ class Turn(Generic[Asked, Answer]):
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self.answer: Answer | None = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         self.done = False
         self.gate: threading.Lock | None = None
 
@@ -103,9 +103,10 @@ class CommitQueue(Generic[Asked, Answer]):
             self._commit(group)
         except BaseException as error:
             shared = error if isinstance(error, Exception) else self._interrupted(error)
-            for index, turn in enumerate(group):
+            for turn in group[1:]:
                 if turn.answer is None and turn.error is None:
-                    turn.error = shared if index else error
+                    turn.error = shared
+            raise
         finally:
             for turn in group:
                 turn.done = True

@@ -146,6 +146,8 @@ def load_catalog(connection: apsw.Connection) -> Catalog:
             version: topic_from_json(text)
             for version, text in connection.execute("SELECT version, definition FROM versions WHERE topic = ?", (number,))
         }
+        if not definitions:
+            raise corrupt(f"topic {name!r}", "expected a stored definition, seen none", topic=name)
         version = max(definitions)
         catalog[name] = TopicRecord(
             number=number,

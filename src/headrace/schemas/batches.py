@@ -42,9 +42,9 @@ def validate_batch(
     """The same rows as the topic's fields in declared order, in their Arrow types; fields left out are null.
 
     given: columns by field name. Taken as they stand: any width of integers for int64, floats, integers and decimals
-    for float64, texts, floats, integers and decimals for a decimal (exactly, never rounded), zoned timestamps of any unit
-    and ISO 8601 texts for a timestamp. live: late columns must be null; False for an import. origin: the file that an
-    error names. first_row: the number of the first row in it.
+    for float64, texts, floats, integers and decimals for a decimal (exactly, never rounded), zoned timestamps of any
+    unit and ISO 8601 texts for a timestamp. live: late columns must be null; False for an import. origin: the file that
+    an error names. first_row: the number of the first row in it.
     Raises: SchemaError HR-0401 to HR-0409, HR-0103, with facts topic, row, field, at the first row of the first field
     that does not fit; nothing is taken. DefinitionError HR-0410, HR-0411. Cost: some 10 ns a value.
     """
@@ -214,6 +214,16 @@ def _cast_timestamp(array: pa.Array, declared: DataType) -> pa.Array | None:
     return made if inside else None
 
 
+def decimals_of(reals: npt.NDArray[np.float64], declared: DataType) -> tuple[npt.NDArray[np.int64], Mask]:
+    """(units, exact): the units whose nearest double is each float, the digits that its sender wrote; where there are
+    none that fit the type, not exact and 0."""
+    scale, bound = 10**declared.scale, min(FLOAT_UNITS_MAX, 10**declared.precision)
+    with np.errstate(all="ignore"):
+        nearest = np.rint(reals * scale)
+        exact = (np.abs(nearest) < bound) & (nearest / scale == reals)
+    return np.where(exact, nearest, 0.0).astype(np.int64), exact
+
+
 def _cast_decimal(array: pa.Array, declared: DataType) -> pa.Array | None:
     have, scale = array.type, 10**declared.scale
     if pa.types.is_decimal(have) or pa.types.is_string(have):
@@ -226,14 +236,8 @@ def _cast_decimal(array: pa.Array, declared: DataType) -> pa.Array | None:
         return decimals(wholes * scale, declared, _nulls(array) if array.null_count else None)
     if not pa.types.is_floating(have):
         return None
-    reals = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
-    bound = min(FLOAT_UNITS_MAX, 10**declared.precision)
-    with np.errstate(all="ignore"):
-        rounded = np.rint(reals * scale)
-        # the units whose nearest double is this float: the digits that the sender wrote
-        if not bool(((np.abs(rounded) < bound) & (rounded / scale == reals)).all()):
-            return None
-    return decimals(rounded.astype(np.int64), declared, _nulls(array) if array.null_count else None)
+    made, exact = decimals_of(array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False), declared)
+    return decimals(made, declared, _nulls(array) if array.null_count else None) if exact.all() else None
 
 
 _CASTS: dict[Kind, Callable[[pa.Array, DataType], pa.Array | None]] = {

@@ -27,6 +27,7 @@ from headrace.testing.generate import SECOND, Story
 from headrace.testing.oracles import (
     Entity,
     Event,
+    Owners,
     Seen,
     entity_of,
     of_members,
@@ -105,7 +106,7 @@ def place(event: Event | None) -> str:
 
 
 def questions(story: Story, draw: random.Random, *, share: float = 1.0, reads: float = 0.3) -> list[Question]:
-    """Requests of the payments as they arrive, each served and sometimes replayed in the other ways, and plain reads."""
+    """Requests of the payments as they arrive, each served and sometimes replayed otherwise, and plain reads."""
     found: list[Question] = []
     for position, event in enumerate(story.events):
         own = event.topic == story.main.name
@@ -145,8 +146,8 @@ def asked_entity(story: Story, view: FeatureView, request: Event) -> Entity | No
 # --- the oracle's answers ---
 
 
-def expected(story: Story, question: Question, tally: Tally) -> Answer:
-    """By the oracle. Each visible event of the topics that the view reads is one pair, however many features there are."""
+def expected(story: Story, question: Question, tally: Tally, owners: Owners) -> Answer:
+    """By the oracle. Each visible event of the topics that the view reads is one pair, whatever its features."""
     view = next(v for v in story.views if v.name == question.view)
     arrived, request = story.events[: question.position], question.request
     match question.kind:
@@ -157,7 +158,7 @@ def expected(story: Story, question: Question, tally: Tally) -> Answer:
             visible = visible_available(story.events, request, view.lag)
         case _:
             visible = visible_known_now(story.events, question.t, request)
-    seen = Seen(visible, question.t)
+    seen = Seen(visible, question.t, owners)
     entity = () if question.entity is None else question.entity
     found = [of_members(view, feature, story.labels, seen, entity, request) for feature in view.features]
     read = topics_read(story, view)
@@ -274,7 +275,8 @@ def as_batch(story: Story, events: Sequence[Event]) -> pa.RecordBatch:
 def differences(story: Story, draw: random.Random, tally: Tally, **which: float) -> list[Difference]:
     """Every value of every question on which somebody disagrees with the oracle."""
     asked = questions(story, draw, **which)
-    answers = {id(q): expected(story, q, tally) for q in asked}
+    owners = Owners()
+    answers = {id(q): expected(story, q, tally, owners) for q in asked}
     found: list[Difference] = []
     for question, answer in online(story, asked, draw):
         if answer is None:

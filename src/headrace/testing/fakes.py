@@ -120,7 +120,9 @@ class MemoryLog(Log):
                     del cut[partition]
             self._changed.notify_all()
 
-    def append(self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None) -> tuple[Appended, ...]:
+    def append(
+        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None
+    ) -> tuple[Appended, ...]:
         if (group is None) != (cut is None):
             raise UsageError("HR-0314", "append needs both group and cut, or neither")
         with self._changed:
@@ -131,7 +133,9 @@ class MemoryLog(Log):
                     raise LogError("HR-0314", f"{held.partition} is a sealed import")
             for partition, _ in cut or ():
                 self._find(partition)
-            done = tuple(self._take(topic, held, append) for (topic, held), append in zip(targets, appends, strict=True))
+            done = tuple(
+                self._take(topic, held, append) for (topic, held), append in zip(targets, appends, strict=True)
+            )
             if group is not None and cut is not None:
                 self._groups.setdefault(group, {}).update(dict(cut))
             self._changed.notify_all()
@@ -139,23 +143,33 @@ class MemoryLog(Log):
 
     def _take(self, topic: _Topic, held: _Held, append: Append) -> Appended:
         index, judge = held.partition.index, topic.judge
-        rows = append.rows if isinstance(append.rows, pa.RecordBatch) else rows_to_batch(topic.topic.schema, append.rows)
+        if not len(append.rows):
+            none = np.zeros(0, dtype=np.int64)
+            return Appended(
+                partition=held.partition,
+                offset=held.end,
+                verdicts=none.astype(np.uint8),
+                event_times=none,
+                available_at=none,
+            )
+        rows = (
+            append.rows if isinstance(append.rows, pa.RecordBatch) else rows_to_batch(topic.topic.schema, append.rows)
+        )
         if held.import_id is None:
             judged = judge.live(index, append.rows, self._clock.now(), request=append.request)
         else:
             assert append.available_at is not None
             judged = judge.imported(index, append.rows, append.available_at)
         offset = held.end
-        if rows.num_rows:
-            system = [
-                pa.array(np.arange(offset, offset + rows.num_rows, dtype=np.int64)),
-                pa.array(judged.available_at).cast(SYSTEM_COLUMNS[1].type),
-                pa.array(judged.event_times).cast(SYSTEM_COLUMNS[2].type),
-                pa.array(judged.verdicts),
-            ]
-            schema = pa.schema([*SYSTEM_COLUMNS, *topic.topic.schema.arrow])
-            held.batches.append(pa.RecordBatch.from_arrays([*system, *rows.columns], schema=schema))
-            judge.remember(index, append.rows, judged)
+        system = [
+            pa.array(np.arange(offset, offset + rows.num_rows, dtype=np.int64)),
+            pa.array(judged.available_at).cast(SYSTEM_COLUMNS[1].type),
+            pa.array(judged.event_times).cast(SYSTEM_COLUMNS[2].type),
+            pa.array(judged.verdicts),
+        ]
+        schema = pa.schema([*SYSTEM_COLUMNS, *topic.topic.schema.arrow])
+        held.batches.append(pa.RecordBatch.from_arrays([*system, *rows.columns], schema=schema))
+        judge.remember(index, append.rows, judged)
         return Appended(
             partition=held.partition,
             offset=offset,

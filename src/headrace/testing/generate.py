@@ -233,8 +233,8 @@ def _asked(world: _World, columns: Sequence[Expr], kind: str, place: int) -> Ask
         where=where,
         current=current,
         known="so_far" if so_far else "matured",
-        n=draw.choice((1, 2, 3, 8)),
-        sample=draw.random() < 0.5,
+        n=draw.choice((1, 2, 3, 8)) if function is Function.LAST_N else 1,
+        sample=function in (Function.VARIANCE, Function.DEVIATION) and draw.random() < 0.5,
         what="",
     )
     return _windowed(draw, aggregate, needed.after if needed.late and not so_far else None).named(f"f{place}")

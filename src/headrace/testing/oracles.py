@@ -12,6 +12,7 @@ in the docstring of the function that makes it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +62,8 @@ class Event:
 
 def visible_served(events: Iterable[Event], cut: Cut, request: Event | None = None) -> list[Event]:
     """The recorded cut: what lies below it, late and quarantined events and the request itself aside."""
-    return [e for e in events if e.verdict in TAKEN and cut.holds(e.partition, e.offset) and not _same(e, request)]
+    ends = dict(cut)
+    return [e for e in events if e.verdict in TAKEN and e.offset < ends.get(e.partition, 0) and not _same(e, request)]
 
 
 def visible_available(events: Iterable[Event], request: Event, lag: Duration) -> list[Event]:
@@ -97,14 +99,17 @@ def visible_known_now(events: Iterable[Event], t: int, request: Event | None) ->
 
 
 def _same(event: Event, request: Event | None) -> bool:
-    return request is not None and event.partition == request.partition and event.offset == request.offset
+    return request is not None and event.offset == request.offset and event.partition == request.partition
 
 
 class Seen:
-    """Visible events at t, found by topic and by the origin they name. Nothing with event_time > t is read (2.5)."""
+    """Visible events at t, found by topic, by entity and by the origin they name. Nothing with event_time > t is read
+    (2.5). owners: may be shared between points, to ask each event only once whose it is."""
 
-    def __init__(self, visible: Iterable[Event], t: int) -> None:
+    def __init__(self, visible: Iterable[Event], t: int, owners: Owners | None = None) -> None:
         self.t = t
+        self.owners = Owners() if owners is None else owners
+        self._of_entity: dict[tuple[str, Entity], list[Event]] = {}
         self._by_topic: dict[str, list[Event]] = defaultdict(list)
         self._naming: dict[tuple[str, str], dict[Physical, list[Event]]] = {}
         for event in visible:
@@ -114,6 +119,13 @@ class Seen:
     def of(self, topic: str) -> list[Event]:
         return self._by_topic.get(topic, [])
 
+    def of_entity(self, view: FeatureView, entity: Entity) -> list[Event]:
+        """The events of the view's sources that belong to the entity."""
+        if (view.name, entity) not in self._of_entity:
+            mine = [e for t in view.topics for e in self.of(t.name) if self.owners.of(view, e) == entity]
+            self._of_entity[view.name, entity] = mine
+        return self._of_entity[view.name, entity]
+
     def naming(self, topic: str, field: str, id: Physical) -> list[Event]:
         """The events of a topic whose field holds the id; an event that names none is nobody's."""
         if (topic, field) not in self._naming:
@@ -121,6 +133,18 @@ class Seen:
             for event in self.of(topic):
                 found[event.values.get(field)].append(event)
         return [] if id is None else self._naming[topic, field].get(id, [])
+
+
+class Owners:
+    """Whose each event is, by view; an answer once given is kept."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Event], Entity | None] = {}
+
+    def of(self, view: FeatureView, event: Event) -> Entity | None:
+        if (view.name, event) not in self._known:
+            self._known[view.name, event] = entity_of(view, event)
+        return self._known[view.name, event]
 
 
 # --- the value of a feature (SEMANTICS 2, 3) ---
@@ -178,9 +202,9 @@ def members(
 
     With several sources, what is equal up to the id is ordered by the source's place in the view, partition, offset.
     """
-    candidates = [e for topic in view.topics for e in seen.of(topic.name) if entity_of(view, e) == entity]
-    if feature.current and request is not None and entity_of(view, request) == entity:
-        candidates.append(request)
+    candidates = seen.of_entity(view, entity)
+    if feature.current and request is not None and seen.owners.of(view, request) == entity:
+        candidates = [*candidates, request]
     low, high = bounds(feature.window, seen.t)
     inside = [e for e in candidates if (low is None or low < e.event_time) and e.event_time <= high]
     if feature.where is not None:
@@ -221,6 +245,7 @@ def bounds(window: Window, t: int) -> tuple[int | None, int]:
     return start_of(window, end - 1) - 1, end - 1
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def start_of(window: Aligned, t: int) -> int:
     """The first instant of the unit that holds t: found by bisection over what a wall clock shows.
 

@@ -224,7 +224,7 @@ def test_facts_and_origins_are_forgotten_with_what_they_belong_to() -> None:
             values={"nr": offset, "plan": offset, "degree": 1},
         )
         ingest(state, lender, bad, plan(offset, at))
-    held = state._topics["plans"]
+    held = state.topic_states["plans"]
     assert held.retained is not None
     assert held.facts is not None
     assert len(held.retained) == 1

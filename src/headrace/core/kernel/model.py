@@ -83,6 +83,21 @@ def pack(
     return words, words.view(np.float64)
 
 
+def node_means(trees: Trees) -> Floats:
+    """What a node's training rows score in its tree: the mean of the leaves below it, weighed by cover; in the order in
+    which `pack` lays nodes out."""
+    left, right, cover = trees.left.tolist(), trees.right.tolist(), trees.cover.tolist()
+    means = trees.value.tolist()
+    for node in range(len(means) - 1, -1, -1):  # children lie behind their parents
+        a, b = left[node], right[node]
+        if a >= 0:
+            whole = cover[a] + cover[b]
+            means[node] = (
+                (means[a] * cover[a] + means[b] * cover[b]) / whole if whole > 0 else (means[a] + means[b]) / 2
+            )
+    return np.array(means, np.float64)[_breadth_first(trees)]
+
+
 def _pack_trees(trees: Trees, start: int) -> Words:
     """Roots' places, then nodes, each tree breadth first, so that siblings lie beside each other."""
     count = len(trees.left)

@@ -164,11 +164,18 @@ def check_an_append_to_several_partitions_is_one(under: LogUnderTest) -> None:
             Append(partition=places[2], rows=batch(topic, [4], [now])),
         ]
     )
-    assert [(each.partition, each.offset) for each in done] == [(places[2], 0), (other, 0), (places[0], 0), (places[2], 1)]
+    assert [(each.partition, each.offset) for each in done] == [
+        (places[2], 0),
+        (other, 0),
+        (places[0], 0),
+        (places[2], 1),
+    ]
     assert [each["payment"] for each in read_all(under.log, places[2])] == [1, 4]
     with refused("HR-0302"):
         missing = Partition(topic.name, places[0].incarnation, 3)
-        under.log.append([Append(partition=places[0], rows=[row(9, now)]), Append(partition=missing, rows=[row(9, now)])])
+        under.log.append(
+            [Append(partition=places[0], rows=[row(9, now)]), Append(partition=missing, rows=[row(9, now)])]
+        )
     assert len(read_all(under.log, places[0])) == 2, "nothing of a refused append is taken"
 
 
@@ -186,7 +193,7 @@ def check_threads_share_a_partition(under: LogUnderTest) -> None:
                 where = places[step % 2]
                 rows = [row(number, now)] if step % 5 else batch(topic, [number], [now])
                 told.append((where.index, under.log.append([Append(partition=where, rows=rows)])[0].offset, number))
-        except BaseException as error:
+        except HeadraceError as error:
             failed.append(error)
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(6)]
@@ -391,8 +398,12 @@ def check_two_processes_see_one_log(under: LogUnderTest) -> None:
         writer, reader = (under.log, under.again) if number % 2 else (under.again, under.log)
         assert writer.append([Append(partition=partition, rows=[row(number, now)])])[0].offset == number
         assert offsets(read_all(reader, partition, number)) == [number], "durable is visible, to every process"
-    assert under.log.append([Append(partition=partition, rows=[row(3, now)])])[0].verdicts.tolist() == [Verdict.DUPLICATE]
-    assert under.again.append([Append(partition=partition, rows=[row(3, now)])])[0].verdicts.tolist() == [Verdict.DUPLICATE]
+    assert under.log.append([Append(partition=partition, rows=[row(3, now)])])[0].verdicts.tolist() == [
+        Verdict.DUPLICATE
+    ]
+    assert under.again.append([Append(partition=partition, rows=[row(3, now)])])[0].verdicts.tolist() == [
+        Verdict.DUPLICATE
+    ]
 
 
 def check_a_closed_log_says_so(under: LogUnderTest) -> None:

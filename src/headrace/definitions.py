@@ -1,0 +1,130 @@
+"""All definitions of a project, by kind and name, and what the catalog is told of them. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from headrace.catalog.define import Declared
+from headrace.core.errors import DefinitionError, NotFoundError, did_you_mean
+from headrace.core.fingerprint import fingerprint
+from headrace.decisions.define import Decision
+from headrace.features.define import FeatureView, Label
+from headrace.features.meaning import label_meaning, label_names, topic_meaning, view_meaning
+from headrace.log.define import Topic
+from headrace.models.define import Model
+
+T = TypeVar("T")
+
+CLASSES: tuple[type, ...] = (Topic, Label, FeatureView, Model, Decision)
+Definition = Topic | Label | FeatureView | Model | Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definitions:
+    """What a project declares. Topics, labels and models that only another definition mentions are among them."""
+
+    topics: Mapping[str, Topic]
+    labels: Mapping[str, Label]
+    views: Mapping[str, FeatureView]
+    models: Mapping[str, Model]
+    decisions: Mapping[str, Decision]
+
+    @classmethod
+    def of(cls, objects: Iterable[object]) -> Definitions:
+        """From the objects at the top level of definition files. Raises: DefinitionError HR-0801 where two different ones
+        share kind and name."""
+        found: dict[type, dict[str, object]] = {kind: {} for kind in CLASSES}
+        for one in objects:
+            for each in _with_mentioned(one):
+                _put(found[type(each)], each)
+        return cls(
+            topics=_typed(found[Topic], Topic),
+            labels=_typed(found[Label], Label),
+            views=_typed(found[FeatureView], FeatureView),
+            models=_typed(found[Model], Model),
+            decisions=_typed(found[Decision], Decision),
+        )
+
+    def topic(self, name: str) -> Topic:
+        return _named(self.topics, "topic", name)
+
+    def view(self, name: str) -> FeatureView:
+        return _named(self.views, "view", name)
+
+    def model(self, name: str) -> Model:
+        return _named(self.models, "model", name)
+
+    def decision(self, name: str) -> Decision:
+        return _named(self.decisions, "decision", name)
+
+    def declared(self, *, tz_version: str) -> tuple[Declared, ...]:
+        """What the catalog compares; a fingerprint covers those of everything that its definition needs."""
+        made: dict[tuple[str, str], Declared] = {}
+
+        def add(kind: str, name: str, meaning: object, needs: Iterable[tuple[str, str]] = ()) -> None:
+            needed = tuple(dict.fromkeys(needs))
+            text = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            below = {f"{k} {n}": made[k, n].fingerprint for k, n in needed if k not in ("topic",) and (k, n) in made}
+            made[kind, name] = Declared(
+                kind=kind, name=name, fingerprint=fingerprint([meaning, below]), meaning=text, needs=needed
+            )
+
+        for topic in self.topics.values():
+            add("topic", topic.name, topic_meaning(topic))
+        for label in self.labels.values():
+            add("label", label.name, label_meaning(label), [("topic", label.of.name), ("topic", label.source.name)])
+        for view in self.views.values():
+            needs = [("topic", t.name) for t in view.topics] + [("label", n) for n in sorted(label_names(view))]
+            add("view", view.name, view_meaning(view, self.labels, tz_version=tz_version), needs)
+        for model in self.models.values():
+            label_need = [("label", model.label_name)] if isinstance(model.label, Label) else []
+            add("model", model.name, model.meaning(), [*label_need, *(("view", v) for v in model.views)])
+        for decision in self.decisions.values():
+            needs = [("topic", decision.request.name), *(("view", v) for v in decision.views)]
+            if decision.model is not None:
+                needs.append(("model", decision.model.name))
+            add("decision", decision.name, decision.meaning(), needs)
+        return tuple(made.values())
+
+    def fingerprints(self, kind: str, *, tz_version: str) -> dict[str, str]:
+        """name -> fingerprint of all definitions of a kind."""
+        return {one.name: one.fingerprint for one in self.declared(tz_version=tz_version) if one.kind == kind}
+
+
+def _with_mentioned(one: object) -> Iterable[object]:
+    """A definition behind those that it holds."""
+    match one:
+        case Label():
+            yield from (one.of, one.source)
+        case FeatureView():
+            yield from one.topics
+        case Model():
+            if isinstance(one.label, Label):
+                yield from _with_mentioned(one.label)
+        case Decision():
+            yield one.request
+            if one.model is not None:
+                yield from _with_mentioned(one.model)
+    yield one
+
+
+def _put(known: dict[str, object], one: object) -> None:
+    name: str = one.name  # type: ignore[attr-defined]  # every definition has a name
+    if known.setdefault(name, one) is not one:
+        kind = type(one).__name__.lower()
+        raise DefinitionError("HR-0801", f"two definitions of {kind} {name!r}", hint="rename or delete one of them")
+
+
+def _typed(found: Mapping[str, object], kind: type[T]) -> dict[str, T]:
+    return {name: one for name, one in found.items() if isinstance(one, kind)}
+
+
+def _named(known: Mapping[str, T], kind: str, name: str) -> T:
+    if name not in known:
+        raise NotFoundError(
+            "HR-0806", f"no {kind} {name!r} in this project", hint=did_you_mean(name, known), kind=kind, name=name
+        )
+    return known[name]

@@ -1,0 +1,118 @@
+"""Recorded decisions' features, computed again from the log alone. Touches the log through its port, and the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.core.aggregate import Reason
+from headrace.core.codec import batch_to_rows, physical_list
+from headrace.core.errors import NotFoundError
+from headrace.core.points import Partition
+from headrace.decisions.plan import Answer
+from headrace.decisions.run import Question, Recompute, Row
+from headrace.features.plan import ViewPlan
+from headrace.features.replay import REASON_SUFFIX, column_names, replay, topics_of
+from headrace.features.replay_cuts import Kind
+from headrace.features.replay_given import Cuts
+from headrace.features.replay_log import Events, TopicRows
+from headrace.features.replay_rows import Rows
+from headrace.log.define import Topic
+from headrace.log.port import OFFSET, Log
+
+Compile = Callable[[Iterable[str]], list[ViewPlan]]
+
+
+def recompute_with(log: Log, compile: Compile) -> Recompute:
+    """Features of questions by replay at their cuts (SEMANTICS 1.6, served). Each call reads the log of its topics whole."""
+
+    def recompute(views: Sequence[str], questions: Sequence[Question]) -> Sequence[tuple[Answer | None, ...]]:
+        plans = compile(views)
+        topic = questions[0].request.topic
+        events = Events.read(log, {*topics_of(plans), topic})
+        rows = events.topic(topic)
+        places = _places(rows, questions)
+        columns = [_answers(plan, i, events, rows, places, questions) for i, plan in enumerate(plans)]
+        return [tuple(column[q] for column in columns) for q in range(len(questions))]
+
+    return recompute
+
+
+def _places(rows: TopicRows, questions: Sequence[Question]) -> list[int]:
+    """The row of each question's request."""
+    starts = {partition: int(start) for partition, start in zip(rows.partitions, rows.starts, strict=False)}
+    places = []
+    for question in questions:
+        start = starts.get(question.request)
+        first = None if start is None else int(rows.offset[start])
+        place = None if first is None or start is None else start + question.offset - first
+        if place is None or place >= len(rows) or int(rows.offset[place]) != question.offset:
+            raise NotFoundError(
+                "HR-0715",
+                f"request {question.request} offset {question.offset} is no longer in the log",
+                hint="restore a backup that holds it",
+            )
+        places.append(place)
+    return places
+
+
+def _answers(
+    plan: ViewPlan,
+    view: int,
+    events: Events,
+    rows: TopicRows,
+    places: Sequence[int],
+    questions: Sequence[Question],
+) -> list[Answer | None]:
+    """One view's answers; None where the question does not ask it."""
+    asked = [q for q, question in enumerate(questions) if question.cuts[view] is not None]
+    found: list[Answer | None] = [None] * len(questions)
+    if not asked:
+        return found
+    at = np.array([places[q] for q in asked], np.int64)
+    given = Rows(
+        t=np.array([questions[q].t for q in asked], np.int64),
+        available_at=rows.available_at[at],
+        topic=rows,
+        row=at,
+        request=np.ones(len(asked), np.bool_),
+        cuts=Cuts.of([questions[q].cuts[view] for q in asked]),
+    )
+    table = replay([plan], events, given, kind=Kind.SERVED, reasons=True)
+    names = column_names([plan])
+    values, reasons = [], []
+    for feature in plan.view.features:
+        name = names[plan.view.name, feature.name]
+        values.append(_physical(table.column(name)))
+        reasons.append([Reason[text] for text in table.column(name + REASON_SUFFIX).to_pylist()])
+    for place, q in enumerate(asked):
+        found[q] = tuple(column[place] for column in values), tuple(column[place] for column in reasons)
+    return found
+
+
+def _physical(column: pa.ChunkedArray) -> list:  # type: ignore[type-arg]
+    array = column.combine_chunks()
+    if pa.types.is_list(array.type):
+        return [None if item is None or not item.is_valid else tuple(physical_list(item.values)) for item in array]
+    return list(physical_list(array))
+
+
+def request_rows(log: Log, topic: Topic) -> Callable[[Partition, Sequence[int]], Iterable[Row | None]]:
+    """The physical rows of requests at rising offsets of one partition, in order; None where the log holds none."""
+    names = [field.name for field in topic.schema]
+
+    def rows(partition: Partition, offsets: Sequence[int]) -> Iterable[Row | None]:
+        found: dict[int, Row] = {}
+        for batch in log.read(partition, offsets[0]):
+            first = int(batch.column(OFFSET)[0].as_py())
+            wanted = [offset for offset in offsets if first <= offset < first + batch.num_rows]
+            if wanted:
+                part = batch.select(names).take(pa.array([offset - first for offset in wanted]))
+                found.update(zip(wanted, batch_to_rows(topic.schema, part), strict=True))
+            if first + batch.num_rows > offsets[-1]:
+                break
+        return [found.get(offset) for offset in offsets]
+
+    return rows

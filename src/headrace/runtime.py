@@ -1,0 +1,408 @@
+"""A project, opened: the only place that wires definitions, log, state, models and decisions together.
+
+`hr.open(".")` gives a `Project`. Nothing runs until it is asked for: definitions load at once, the log opens at first use,
+a feature state is made from its checkpoint and the log's tail when a view is first read.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.catalog import plan as catalog_plan
+from headrace.catalog.define import Catalog
+from headrace.catalog.plan import Step
+from headrace.catalog.run import load_definitions
+from headrace.clock import SystemClock
+from headrace.core.codec import partitions_of
+from headrace.core.errors import InputError, NotFoundError, StateError, did_you_mean
+from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.times import Clock, Instant
+from headrace.decisions import record as records
+from headrace.decisions.plan import Version, ViewVersion, value_names
+from headrace.decisions.record import DecisionRecord
+from headrace.decisions.replay import ReplayReport
+from headrace.decisions.replay import replay as replay_records
+from headrace.decisions.run import Decider, DecisionMade
+from headrace.definitions import CLASSES, Definitions
+from headrace.features import checkpoint
+from headrace.features.define import FeatureView
+from headrace.features.plan import ViewPlan
+from headrace.features.replay import replay, topics_of
+from headrace.features.replay_log import Events
+from headrace.features.replay_rows import Rows
+from headrace.features.run import FeatureState
+from headrace.log.define import Topic
+from headrace.log.port import Append, Appended, Log, TopicState
+from headrace.log.run import Role, open_log
+from headrace.models.folder import FolderModelStore
+from headrace.models.serve import ServedModel
+from headrace.recompute import recompute_with, request_rows
+from headrace.schemas.define import ImportOptions, ImportReport, Progress
+from headrace.schemas.importing import import_file, silent
+from headrace.schemas.validate import validate_rows, validator
+from headrace.store import CatalogStore
+
+STATE_FOLDER = ".headrace"
+
+
+class Project:
+    """One folder's definitions and everything that was made of them. Any thread may call; decisions take turns.
+
+    Use it as a context manager, or call `close`: it writes a checkpoint, so that the next start is short.
+    """
+
+    def __init__(self, folder: Path, definitions: Definitions, *, clock: Clock, role: Role) -> None:
+        self.folder = folder
+        self.definitions = definitions
+        self._clock = clock
+        self._role = role
+        self._log: Log | None = None
+        self._deciders: dict[str, Decider] = {}
+        self._states: list[tuple[str, FeatureState]] = []
+        self._lock = threading.RLock()
+        self._tz_version = tz_version()
+
+    # --- parts ---
+
+    @property
+    def log(self) -> Log:
+        """The project's log; this process owns it if nobody else does."""
+        with self._lock:
+            if self._log is None:
+                self._log = open_log(self.state_folder / "log", clock=self._clock, role=self._role)
+            return self._log
+
+    @property
+    def state_folder(self) -> Path:
+        return self.folder / STATE_FOLDER
+
+    @property
+    def models(self) -> FolderModelStore:
+        return FolderModelStore(self.state_folder / "models")
+
+    def fingerprints(self, kind: str) -> dict[str, str]:
+        return self.definitions.fingerprints(kind, tz_version=self._tz_version)
+
+    def compile(self, views: Iterable[str]) -> list[ViewPlan]:
+        """Fresh plans; a state or a replay keeps those that it is given."""
+        return [ViewPlan.compile(self.definitions.view(name), self.definitions.labels) for name in views]
+
+    # --- definitions ---
+
+    def plan(self) -> tuple[Step, ...]:
+        """What `apply` would do, in order; empty where nothing would change."""
+        return catalog_plan.plan(self.definitions.declared(tz_version=self._tz_version), self.catalog())
+
+    def catalog(self) -> Catalog:
+        return CatalogStore(self.log).read()
+
+    def apply(self, steps: Sequence[Step] | None = None) -> tuple[Step, ...]:
+        """Make what is declared be in force. steps: of an earlier `plan`; refused if something changed since.
+
+        Topics are made or changed in the log first; then the whole change of the catalog is one append.
+        """
+        steps = self.plan() if steps is None else tuple(steps)
+        store = CatalogStore(self.log)
+        catalog = store.read()
+        for step in steps:
+            catalog_plan.check(step, catalog)
+        for step in steps:
+            if step.kind == "topic" and step.fingerprint is not None:
+                self.log.declare(self.definitions.topic(step.name))
+        store.append(steps, at=self._clock.now())
+        return steps
+
+    # --- events ---
+
+    def import_file(
+        self, topic: str, path: Path | str, *, options: ImportOptions | None = None, progress: Progress = silent
+    ) -> ImportReport:
+        """A file's rows into a topic, whole or not at all (schemas.importing.import_file)."""
+        self._applied(topic)
+        return import_file(self.log, topic, Path(path), clock=self._clock, options=options, progress=progress)
+
+    def produce(self, topic: str, events: Sequence[Mapping[str, object]]) -> tuple[Appended, ...]:
+        """Events as JSON-like mappings; refused whole where one does not fit, with the first problem in words.
+
+        Returns where they went, partition by partition. Raises: SchemaError, NotFoundError HR-0302.
+        """
+        declared = self._applied(topic)
+        batch, problems = validate_rows(declared, events)
+        if problems:
+            raise problems[0].error(topic, count=len(problems))
+        return self.append(declared, batch)
+
+    def append(self, topic: Topic, batch: pa.RecordBatch) -> tuple[Appended, ...]:
+        """Rows that fit their topic already, to the partitions of their keys, in one transaction."""
+        state = self._topic_state(topic.name)
+        live = [p.partition for p in state.partitions if p.partition.index < IMPORTS_FROM]
+        return self.log.append(_by_partition(batch, topic.key, live))
+
+    def _topic_state(self, name: str) -> TopicState:
+        states = {state.topic.name: state for state in self.log.topics()}
+        if name not in states:
+            raise NotFoundError(
+                "HR-0302",
+                f"no topic {name!r} in the log",
+                hint=did_you_mean(name, states) or "headrace apply",
+                topic=name,
+            )
+        return states[name]
+
+    def _applied(self, topic: str) -> Topic:
+        """The topic as the log holds it."""
+        return self._topic_state(topic).topic
+
+    # --- features ---
+
+    def state(self, views: Sequence[str]) -> FeatureState:
+        """The online state of some views, from its checkpoint or from nothing, read up to the log's end."""
+        fingerprints = {name: self.fingerprints("view")[name] for name in views}
+        place = self.state_folder / "checkpoints" / "-".join(sorted(views))
+        topics = [s.topic for s in self.log.topics()]
+        state: FeatureState | None = None
+        try:
+            state = checkpoint.restore(self.compile(views), place, fingerprints=fingerprints, topics=topics)
+        except StateError:
+            state = None  # of other definitions, or damaged: the log is the truth, the state is built anew from it
+        if state is None:
+            state = FeatureState(self.compile(views), topics=topics)
+        try:
+            state.catch_up(self.log)
+        except StateError as error:
+            if error.code != "HR-0546":
+                raise
+            state = FeatureState(self.compile(views), topics=topics)
+            state.catch_up(self.log)
+        self._states.append((place.name, state))
+        return state
+
+    def read(self, view: str, entity: object, *, t: Instant | None = None) -> dict[str, object]:
+        """A view's features of an entity at t (now), at the log's end, by name."""
+        state = self.state([view])
+        at = self._clock.now() if t is None else t
+        key = tuple(entity) if isinstance(entity, list) else entity
+        values, _ = state.read(view, key, at)  # type: ignore[arg-type]
+        return dict(zip([f.name for f in self.definitions.view(view).features], values, strict=True))
+
+    def replay(
+        self,
+        views: str | FeatureView | Sequence[str | FeatureView],
+        *,
+        rows: pa.Table | object | None = None,
+        request: str | Topic | None = None,
+        kind: str = "available",
+        reasons: bool = False,
+        threads: int = 2,
+        sample: int | None = None,
+    ) -> pa.Table:
+        """Features at points of the past (SEMANTICS 1.6), a row each, beside the rows' own columns.
+
+        rows: an Arrow table or a data frame; a row whose id is logged is that request, with an unknown id a hypothetical
+        one, without id a plain read at its `t`. None: every logged request of the topic. request: the topic whose requests
+        the rows are; by default the first view's source. kind: "served", "available" or "known_now". sample: only the
+        first so many rows, for a preview.
+        """
+        names = [
+            v if isinstance(v, str) else v.name for v in ([views] if isinstance(views, str | FeatureView) else views)
+        ]
+        plans = self.compile(names)
+        topic = request.name if isinstance(request, Topic) else request or plans[0].view.topics[0].name
+        events = Events.read(self.log, {*topics_of(plans), topic})
+        if rows is None:
+            asked = Rows.logged(events, topic)
+            given = events.topic(topic).table.take(asked.row)
+            given = given.select([f.name for f in events.topic(topic).topic.schema])
+            if sample is not None:
+                asked, given = Rows.at(events.topic(topic), asked.row[:sample]), given.slice(0, sample)
+        else:
+            given = _table(rows)
+            given = given if sample is None else given.slice(0, sample)
+            id_field = self._applied(topic).id
+            asked = Rows.of(events, given, request=topic if id_field in given.column_names else None)
+        table = replay(plans, events, asked, kind=kind, reasons=reasons, threads=threads)
+        kept = [name for name in given.column_names if name not in table.column_names]
+        return pa.table(
+            {**{name: given.column(name) for name in kept}, **{n: table.column(n) for n in table.column_names}}
+        )
+
+    # --- decisions ---
+
+    def decider(self, name: str) -> Decider:
+        """The one that decides by this name, warmed up: state, model and policy of the definitions in force here."""
+        with self._lock:
+            if name not in self._deciders:
+                decision = self.definitions.decision(name)
+                version = self.version(name)
+                self._deciders[name] = Decider(
+                    self.log,
+                    version,
+                    features=self.state(decision.views),
+                    validate=validator(decision.request),
+                    recompute=recompute_with(self.log, self.compile),
+                    clock=self._clock,
+                )
+            return self._deciders[name]
+
+    def decide(self, name: str, request: Mapping[str, object]) -> DecisionMade:
+        """Decide one request, durably (decisions.run.Decider.decide)."""
+        return self.decider(name).decide(request)
+
+    def version(self, name: str, artifact: str | None = None) -> Version:
+        """A decision with everything pinned. artifact: a model's content hash; by default the newest registered one.
+
+        Raises: NotFoundError HR-0807 where the model was never trained.
+        """
+        decision = self.definitions.decision(name)
+        fingerprints = self.fingerprints("view")
+        views = []
+        for view in decision.views:
+            (plan,) = self.compile([view])
+            views.append(
+                ViewVersion(
+                    name=view,
+                    fingerprint=fingerprints[view],
+                    features=tuple(f.name for f in plan.view.features),
+                    topics=tuple(topics_of([plan])),
+                    max_staleness=plan.view.max_staleness,
+                )
+            )
+        scores = None
+        if decision.model is not None:
+            chosen = artifact or self.newest(decision.model.name)
+            scores = ServedModel(decision.model, self.models.get(chosen), value_names(decision.request, views))
+        return Version(decision, views, scores)
+
+    def newest(self, model: str) -> str:
+        """The content hash of the model's newest artifact of the definition in force."""
+        wanted = self.fingerprints("model")[self.definitions.model(model).name]
+        stored = [s for s in self.models.list() if s.model == model and s.fingerprint == wanted]
+        if not stored:
+            raise NotFoundError(
+                "HR-0807",
+                f"model {model!r} has no artifact of its present definition",
+                hint=f"headrace models train {model}",
+            )
+        return stored[-1].id
+
+    def records(self, name: str) -> Iterable[DecisionRecord]:
+        """Every decision record of this name, partition by partition, in order."""
+        topic = records.record_topic(self.definitions.decision(name)).name
+        for state in self.log.topics():
+            if state.topic.name != topic:
+                continue
+            for held in state.partitions:
+                for batch in self.log.read(held.partition, held.start):
+                    yield from records.from_batch(batch, self.definitions.decision(name).request.name)
+
+    def replay_decisions(self, name: str, *, limit: int | None = None) -> ReplayReport:
+        """Recompute recorded decisions from the log and compare every feature and score to the bit.
+
+        limit: only the newest so many.
+        """
+        found = list(self.records(name))
+        found = found if limit is None else found[-limit:]
+        known: dict[str, Version | None] = {}
+
+        def versions(text: str) -> Version | None:
+            if text not in known:
+                known[text] = self._version_of(name, text)
+            return known[text]
+
+        return replay_records(
+            found,
+            versions=versions,
+            requests=request_rows(self.log, self.definitions.decision(name).request),
+            recompute=recompute_with(self.log, self.compile),
+        )
+
+    def _version_of(self, name: str, text: str) -> Version | None:
+        """The version set that a record names, if its definitions are the present ones; its model may be an older artifact."""
+        said = json.loads(text)
+        model = said.get("model")
+        if model is not None and all(stored.id != model for stored in self.models.list()):
+            return None
+        try:
+            version = self.version(name, model)
+        except (NotFoundError, InputError):
+            return None
+        return version if version.text == text else None
+
+    # --- closing ---
+
+    def checkpoint(self) -> None:
+        """Write every state's checkpoint."""
+        fingerprints = self.fingerprints("view")
+        for place, state in self._states:
+            checkpoint.write(
+                state,
+                self.state_folder / "checkpoints" / place,
+                fingerprints={name: fingerprints[name] for name in state.views},
+            )
+
+    def close(self) -> None:
+        with self._lock:
+            if self._log is not None:
+                self.checkpoint()
+                self._log.close()
+                self._log = None
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_project(folder: Path | str = ".", *, clock: Clock | None = None, role: Role | str = Role.ANY) -> Project:
+    """The project in a folder. Raises: NotFoundError HR-0804, DefinitionError and its kin where a definition is wrong."""
+    place = Path(folder).resolve()
+    definitions = Definitions.of(load_definitions(place, CLASSES))
+    return Project(place, definitions, clock=clock or SystemClock(), role=Role(role))
+
+
+def tz_version() -> str:
+    """The tz database's version, part of the fingerprint of what reads a zone (SEMANTICS 2.3)."""
+    for place in (Path("/usr/share/zoneinfo/tzdata.zi"), Path("/usr/share/zoneinfo/+VERSION")):
+        if place.is_file():
+            with place.open(encoding="utf-8", errors="replace") as file:
+                return file.readline().strip().removeprefix("# version ")
+    try:
+        return importlib.metadata.version("tzdata")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _by_partition(batch: pa.RecordBatch, key: str, live: Sequence[Partition]) -> list[Append]:
+    """Rows to the partitions of their keys, their order kept within each."""
+    chosen = partitions_of(batch.column(key), len(live))
+    appends = []
+    for index in np.unique(chosen).tolist():
+        rows = batch if len(live) == 1 else batch.take(pa.array(np.flatnonzero(chosen == index)))
+        appends.append(Append(partition=live[index], rows=rows))
+    return appends
+
+
+def _table(rows: object) -> pa.Table:
+    """Rows as a caller has them: Arrow, or a pandas data frame."""
+    if isinstance(rows, pa.Table):
+        return rows
+    if isinstance(rows, pa.RecordBatch):
+        return pa.Table.from_batches([rows])
+    if type(rows).__module__.partition(".")[0] == "pandas":
+        return pa.Table.from_pandas(rows, preserve_index=False)
+    raise InputError(
+        "HR-0521",
+        f"rows are {type(rows).__name__}",
+        detail="expected a pyarrow table, a record batch or a pandas data frame",
+    )

@@ -1,0 +1,245 @@
+"""Checkpoints: a restart answers with the same bits; a crash between any two steps leaves one that is whole."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import headrace as hr
+from headrace.core.errors import StateError
+from headrace.features import checkpoint
+from headrace.features.checkpoint import Bytes, LocalFiles
+from headrace.features.plan import ViewPlan
+from headrace.features.run import FeatureState
+from headrace.testing.oracles import Event
+from tests.unit.features.followed import Lender, RandomLog, batch, row
+
+PRINTS = {"customer": "c1", "merchant": "m1", "flow": "f1", "pair": "p1"}
+
+
+def follow(state: FeatureState, lender: Lender, events: Sequence[Event]) -> None:
+    for event in events:
+        if event.offset % 3:
+            topic = lender.topics[event.partition.topic]
+            state.ingest(event.partition, batch([event], topic))
+        else:
+            at = event.event_time
+            state.ingest_row(
+                event.partition,
+                event.offset,
+                event.available_at,
+                at,
+                event.verdict,
+                row(event, lender.topics[event.partition.topic]),
+            )
+
+
+def plans(lender: Lender) -> list[ViewPlan]:
+    return [ViewPlan.compile(view, lender.labels) for view in lender.views.values()]
+
+
+def restored(lender: Lender, folder: Path, **changed: str) -> FeatureState:
+    found = checkpoint.restore(plans(lender), folder, fingerprints=PRINTS | changed, topics=[lender.truths])
+    assert found is not None
+    return found
+
+
+def answers(state: FeatureState, log: RandomLog, request: Event) -> object:
+    lender = log.lender
+    ask = state.asker(list(lender.views), lender.plans, request.partition)
+    reads = [state.read("flow", entity, log.now) for entity in (1, 2, 3, 99)]
+    old = [state.read("merchant", entity, log.now - 5) for entity in ("a", "b")]
+    return ask(request.offset, row(request, lender.plans), request.event_time), reads, old
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_restart_answers_with_the_same_bits(seed: int, tmp_path: Path) -> None:
+    lender = Lender(hr.int64 if seed % 2 else hr.string)
+    log, rng, state = RandomLog(lender, seed), random.Random(seed), lender.state()
+    for _ in range(5):
+        follow(state, lender, [log.draw() for _ in range(rng.choice([1, 8, 20]))])
+        checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+        again = restored(lender, tmp_path)
+        assert again.frontier == state.frontier
+        request = log.request()
+        assert answers(again, log, request) == answers(state, log, request)
+        tail = [log.draw() for _ in range(6)]
+        follow(state, lender, tail)
+        follow(again, lender, tail)
+        request = log.request()
+        assert answers(again, log, request) == answers(state, log, request)
+        assert [v.unindexed for v in again.views.values()] == [v.unindexed for v in state.views.values()]
+        state = again
+
+
+def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
+    lender = Lender()
+    assert checkpoint.restore(plans(lender), tmp_path / "none", fingerprints=PRINTS) is None
+    assert checkpoint.restore(plans(lender), tmp_path, fingerprints=PRINTS) is None
+
+
+def test_an_empty_state_is_a_checkpoint_too(tmp_path: Path) -> None:
+    lender = Lender()
+    checkpoint.write(lender.state(), tmp_path, fingerprints=PRINTS)
+    assert list(restored(lender, tmp_path).frontier) == []
+
+
+def filled(seed: int, count: int) -> tuple[RandomLog, FeatureState]:
+    lender = Lender()
+    log, state = RandomLog(lender, seed), lender.state()
+    follow(state, lender, [log.draw() for _ in range(count)])
+    return log, state
+
+
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    log, state = filled(1, 10)
+    for _ in range(4):
+        checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+        follow(state, log.lender, [log.draw()])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000003", "00000004"]
+
+
+def test_another_meaning_is_refused_by_name(tmp_path: Path) -> None:
+    log, state = filled(1, 10)
+    checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    with pytest.raises(StateError, match="HR-0550") as error:
+        restored(log.lender, tmp_path, flow="f2")
+    assert error.value.detail == "other definitions of 'flow'"
+    with pytest.raises(StateError, match="HR-0550") as error:
+        checkpoint.restore(plans(log.lender)[:3], tmp_path, fingerprints=PRINTS)
+    assert "'pair'" in error.value.detail
+
+
+def test_another_format_and_other_semantics_are_refused(tmp_path: Path) -> None:
+    log, state = filled(1, 4)
+    place = checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    for name, value in (("format", 2), ("semantics", 99)):
+        sign(place, {**manifest(place), name: value})
+        with pytest.raises(StateError, match="HR-0550") as error:
+            restored(log.lender, tmp_path)
+        assert f"expected {name} 1, seen {value}" in error.value.detail
+        sign(place, {**manifest(place), name: 1})
+    restored(log.lender, tmp_path)
+
+
+def manifest(place: Path) -> dict[str, object]:
+    return json.loads((place / "manifest.json").read_text())["manifest"]
+
+
+def sign(place: Path, said: dict[str, object]) -> None:
+    body = json.dumps(said, separators=(",", ":")).encode()
+    signed = b'{"hash":"' + checkpoint._hash([body]).encode() + b'","manifest":' + body + b"}"
+    (place / "manifest.json").write_bytes(signed)
+
+
+def test_every_changed_byte_is_found_and_the_one_before_serves(tmp_path: Path) -> None:
+    log, state = filled(3, 12)
+    checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    older = state.frontier
+    follow(state, log.lender, [log.draw() for _ in range(3)])
+    place = checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    rng = random.Random(0)
+    for path in sorted(place.iterdir()):
+        body = bytearray(path.read_bytes())
+        if not body:
+            continue
+        at = rng.randrange(len(body))
+        body[at] ^= 1
+        path.write_bytes(body)
+        assert restored(log.lender, tmp_path).frontier == older, path.name
+        body[at] ^= 1
+        path.write_bytes(body)
+    (place / "flow.keys.arrow").unlink()
+    assert restored(log.lender, tmp_path).frontier == older
+
+
+def test_without_a_whole_one_the_damage_is_named(tmp_path: Path) -> None:
+    log, state = filled(3, 12)
+    place = checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    (place / "flow.kernel.npy").write_bytes(b"")
+    with pytest.raises(StateError, match="HR-0551.*flow.kernel.npy"):
+        restored(log.lender, tmp_path)
+
+
+class CrashError(Exception):
+    """The process ended here."""
+
+
+class CrashingFiles(LocalFiles):
+    """Ends the process at one step: before it, or in the middle of a write."""
+
+    def __init__(self, at: int, *, torn: bool) -> None:
+        self.at, self.torn, self.steps = at, torn, 0
+
+    def _step(self) -> bool:
+        """Whether this is the step; a step that is not a write ends before it begins."""
+        self.steps += 1
+        return self.steps == self.at
+
+    def make(self, folder: Path) -> None:
+        if self._step():
+            raise CrashError
+        super().make(folder)
+
+    def write(self, path: Path, parts: Sequence[Bytes]) -> None:
+        if self._step():
+            if self.torn:
+                whole = b"".join(parts)
+                path.write_bytes(whole[: len(whole) // 2])
+            raise CrashError
+        super().write(path, parts)
+
+    def sync(self, folder: Path) -> None:
+        if self._step():
+            raise CrashError
+        super().sync(folder)
+
+    def rename(self, source: Path, target: Path) -> None:
+        if self._step():
+            raise CrashError
+        super().rename(source, target)
+
+    def remove(self, folder: Path) -> None:
+        if self._step():
+            # Half of what is in it is gone.
+            for path in sorted(folder.iterdir())[::2] if self.torn else []:
+                path.unlink()
+            raise CrashError
+        super().remove(folder)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_crash_between_any_two_steps_leaves_a_whole_checkpoint(tmp_path: Path, torn: bool) -> None:
+    log, state = filled(5, 25)
+    for _ in range(2):
+        checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    older = state.frontier
+    follow(state, log.lender, [log.draw() for _ in range(10)])
+    request = log.request()
+    wanted = answers(state, log, request)
+    seen = set()
+    step = 0
+    while True:
+        step += 1
+        files = CrashingFiles(step, torn=torn)
+        try:
+            checkpoint.write(state, tmp_path, fingerprints=PRINTS, files=files)
+        except CrashError:
+            again = restored(log.lender, tmp_path)
+            seen.add(again.frontier)
+            assert again.frontier in (older, state.frontier)
+            follow(again, log.lender, tail(log, again))
+            assert answers(again, log, request) == wanted
+        else:
+            break
+    assert step > 20
+    assert seen == {older, state.frontier}
+    assert len([p for p in tmp_path.iterdir() if p.name.isdigit()]) == 2
+
+
+def tail(log: RandomLog, state: FeatureState) -> list[Event]:
+    return [event for event in log.events if not state.frontier.holds(event.partition, event.offset)]
