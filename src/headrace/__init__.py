@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from headrace.models.define import logistic_regression as logistic_regression
     from headrace.models.define import random_forest as random_forest
     from headrace.models.define import xgboost as xgboost
-    from headrace.runtime import Project as Project
-    from headrace.runtime import open_project as open  # noqa: F401 - a public name
+    from headrace.runtime.project import Project as Project
+    from headrace.runtime.project import open_project as open  # noqa: F401 - a public name
 
 __version__ = "0.1.0"
 
@@ -70,7 +70,7 @@ _NAMES: dict[str, str | tuple[str, str]] = {
     "FeatureView": "headrace.features.define",
     "Label": "headrace.features.define",
     "Model": "headrace.models.define",
-    "Project": "headrace.runtime",
+    "Project": "headrace.runtime.project",
     "Sources": "headrace.features.define",
     "Topic": "headrace.log.define",
     "approve": "headrace.decisions.define",
@@ -99,7 +99,7 @@ _NAMES: dict[str, str | tuple[str, str]] = {
     "max": "headrace.features.define",
     "mean": "headrace.features.define",
     "min": "headrace.features.define",
-    "open": ("headrace.runtime", "open_project"),
+    "open": ("headrace.runtime.project", "open_project"),
     "random_forest": "headrace.models.define",
     "rate": "headrace.features.define",
     "review": "headrace.decisions.define",

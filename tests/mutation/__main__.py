@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from tests.mutation.mutants import Mutant
 from tests.mutation.run import Result, UnmutatedFailError, run
 from tests.mutation.targets import TARGETS, THRESHOLD, Target
 
@@ -41,30 +42,34 @@ def main(arguments: Sequence[str]) -> int:
     failed = False
     for target in targets:
         began = time.monotonic()
+
+        def tell(mutant: Mutant, passed: bool, path: str = target.path) -> None:
+            if passed or not asked.quiet:
+                print(outcome(path, mutant, passed), flush=True)
+
         try:
-            result = run(target, sample=asked.sample, seconds=asked.seconds, jobs=asked.jobs)
+            result = run(target, sample=asked.sample, seconds=asked.seconds, jobs=asked.jobs, tell=tell)
         except UnmutatedFailError as error:
             print(error, file=sys.stderr)
             return 2
         threshold = target.threshold if asked.threshold is None else asked.threshold
-        print(report(result, threshold=threshold, seconds=time.monotonic() - began, quiet=asked.quiet))
+        print(summary(result, threshold=threshold, seconds=time.monotonic() - began), flush=True)
         failed = failed or result.share < threshold or bool(result.guards_survived)
     return 1 if failed else 0
 
 
-def report(result: Result, *, threshold: float, seconds: float, quiet: bool) -> str:
-    outcomes = [(m, "survived") for m in result.survived] + ([] if quiet else [(m, "killed") for m in result.killed])
-    lines = [
-        f"{outcome:<9} {mutant.kind:<10} {result.target.path}:{mutant.line}  {mutant.was}  ->  {mutant.becomes}"
-        for mutant, outcome in sorted(outcomes, key=lambda pair: pair[0].line)
-    ]
-    run_count = len(result.killed) + len(result.survived)
-    lines.append(
-        f"{result.target.path}: {len(result.killed)} of {run_count} mutants killed "
+def outcome(path: str, mutant: Mutant, passed: bool) -> str:
+    word = "survived" if passed else "killed"
+    return f"{word:<9} {mutant.kind:<10} {path}:{mutant.line}  {mutant.was}  ->  {mutant.becomes}"
+
+
+def summary(result: Result, *, threshold: float, seconds: float) -> str:
+    ran = len(result.killed) + len(result.survived)
+    return (
+        f"{result.target.path}: {len(result.killed)} of {ran} mutants killed "
         f"({result.share:.1%}, at least {threshold:.0%}), {len(result.guards_survived)} guards survived, "
         f"{result.mutants} mutants in all, {seconds:.0f} s" + (", stopped as the time was up" if result.stopped else "")
     )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

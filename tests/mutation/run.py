@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -71,8 +71,16 @@ class UnmutatedFailError(Exception):
     """The tests fail on the file as it is, so they can tell nothing of mutants."""
 
 
-def run(target: Target, *, sample: int | None = None, seconds: float | None = None, jobs: int = 1) -> Result:
-    """All mutants, or a seeded sample of them, for at most so many seconds. Raises: UnmutatedFailError."""
+def run(
+    target: Target,
+    *,
+    sample: int | None = None,
+    seconds: float | None = None,
+    jobs: int = 1,
+    tell: Callable[[Mutant, bool], None] = lambda mutant, passed: None,
+) -> Result:
+    """All mutants, or a seeded sample of them, for at most so many seconds. tell: called with each as it ends, and
+    whether the tests passed all the same. Raises: UnmutatedFailError."""
     for library in LIBRARIES:
         importlib.import_module(library)
     source = (ROOT / target.path).read_text()
@@ -92,6 +100,7 @@ def run(target: Target, *, sample: int | None = None, seconds: float | None = No
     killed, survived = [], []
     for mutant, passed in _outcomes(target, chosen, limits, ends=ends, jobs=jobs):
         (survived if passed else killed).append(mutant)
+        tell(mutant, passed)
     return Result(
         target=target,
         mutants=len(every),

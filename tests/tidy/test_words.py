@@ -32,7 +32,7 @@ VAGUE_ENDINGS = ("Impl", "Base", "Manager", "Helper", "Helpers", "Util", "Utils"
 MACHINE = re.compile(
     r"(?<![\w.\-/])/(home|root|work|mnt|Users)/[\w.]|(?<![\w/])\.\./(?!\w+\.md)[a-z]\w+/|\bissues? #?\d", re.IGNORECASE
 )
-UNFINISHED = re.compile(r"TODO|FIXME|\bXXX\b|NotImplementedError")
+UNFINISHED = re.compile(r"TODO|FIXME|\bXXX\b|\bNotImplementedError\b")
 SILENCER = re.compile(r"#\s*(noqa|type:\s*ignore)(?P<codes>\[[\w, -]+\]|:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*)?(?P<reason>.*)$")
 TEXTS = (".md", ".toml", ".sh", ".html", ".css", ".yml", ".yaml", ".py")
 

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.core.errors import SchemaError
-from headrace.core.schema import DataType, Kind, Schema
+from headrace.core.errors import DefinitionError, SchemaError
+from headrace.core.schema import DataType, Field, Kind, Schema
 from headrace.core.times import Instant, instant, iso
 
 Physical = bool | int | float | str | None
@@ -76,13 +76,13 @@ def decimal_units(value: decimal.Decimal | int | str | float, type: DataType) ->
 
 
 def rounded(value: decimal.Decimal | int | str | float, type: DataType) -> decimal.Decimal:
-    """The nearest decimal of the type's scale, ties to even, where rounding was asked for. A float counts as it is.
+    """The nearest decimal of the type's scale, ties to even, where rounding was asked for. A float counts as its text.
 
     Raises: SchemaError HR-0402, HR-0403 for what is no finite number.
     """
     if isinstance(value, str) and not _NUMBER(value):
         raise SchemaError("HR-0402", f"not a decimal: {value!r}", detail=f"expected {type}")
-    number = decimal.Decimal(value)
+    number = decimal.Decimal(repr(value) if isinstance(value, float) else value)
     if not number.is_finite():
         raise SchemaError("HR-0403", f"not a finite number: {value!r}", detail=f"expected {type}")
     return number.quantize(decimal.Decimal(1).scaleb(-type.scale), decimal.ROUND_HALF_EVEN, _WIDE)
@@ -212,6 +212,19 @@ def _positive_zero(value: object) -> object:
     if isinstance(value, dict):
         return {key: _positive_zero(item) for key, item in value.items()}
     return [_positive_zero(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def refuse_lists(fields: Sequence[Field]) -> None:
+    """Raises: DefinitionError HR-0410 for a field of a list type."""
+    for f in fields:
+        if f.type.kind is Kind.LIST:
+            raise DefinitionError(
+                "HR-0410",
+                f"field {f.name!r}: a topic cannot hold {f.type}",
+                detail="expected a single value: lists are feature values only",
+                hint="send one event a member, or one field a member",
+                field=f.name,
+            )
 
 
 # --- Arrow ---

@@ -215,15 +215,15 @@ def _comparison(op: str, left: Evaluate, right: Evaluate) -> Evaluate:
 
     def le(row: Row) -> Physical:
         a, b = left(row), right(row)
-        return None if a is None or b is None else a <= b  # type: ignore[operator]
+        return None if a is None or b is None else a <= b  # type: ignore[operator]  # as above
 
     def gt(row: Row) -> Physical:
         a, b = left(row), right(row)
-        return None if a is None or b is None else a > b  # type: ignore[operator]
+        return None if a is None or b is None else a > b  # type: ignore[operator]  # as above
 
     def ge(row: Row) -> Physical:
         a, b = left(row), right(row)
-        return None if a is None or b is None else a >= b  # type: ignore[operator]
+        return None if a is None or b is None else a >= b  # type: ignore[operator]  # as above
 
     return {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": ge}[op]
 

@@ -216,6 +216,8 @@ class Version:
         score, said = None, Reason.VALUE
         if self.scores is not None:
             score = self.scores.score(values)
+            if score != score:  # finite inputs so large that a sum of them is no number (SEMANTICS 3.3)
+                score, said = None, Reason.OVERFLOW
             # An input that a view did not answer for makes the score a guess: rules over it take `on_missing`.
             if any(reasons[place] >= Reason.MISSING for place in self._score_reads):
                 said = Reason.MISSING

@@ -1,9 +1,10 @@
-"""What a type cannot see: suspicions that a value was known later than declared (SEMANTICS 4.5). Pure: rows to findings.
+"""What a type cannot see: suspicions that a value was known later than declared (SEMANTICS 4.5). Pure: rows to
+findings.
 
-The one idea: a leak leaves traces in what was logged. A late column that is filled at append, truths and labels that come
-later than declared, one input that alone tells the outcome, inputs that are distributed otherwise once they are live,
-origins that could never get a label. Each trace is measured exactly and becomes a `Finding` with its evidence. A finding
-is a suspicion, never a proof, and no finding is no proof either.
+The one idea: a leak leaves traces in what was logged. A late column that is filled at append, truths and labels that
+come later than declared, one input that alone tells the outcome, inputs that are distributed otherwise once they are
+live, origins that could never get a label. Each trace is measured exactly and becomes a `Finding` with its evidence. A
+finding is a suspicion, never a proof, and no finding is no proof either.
 """
 
 from __future__ import annotations
@@ -49,12 +50,14 @@ def audit(
     training: pa.Table | None = None,
     outcome: str | None = None,
     live: pa.Table | None = None,
+    trained: Mapping[str, tuple[Iterable[int | str], int]] | None = None,
 ) -> list[Finding]:
     """Every check that the given rows allow, strongest first.
 
-    logged: of the topics, their truth topics `<topic>.<column>` and the labels' sources, as far as there is any. training:
-    a training set's inputs and, in the column `outcome`, its boolean or 0/1 label. live: the same inputs as they were
-    served, without the label.
+    logged: of the topics, their truth topics `<topic>.<column>` and the labels' sources, as far as there is any.
+    training: a training set's inputs and, in the column `outcome`, its boolean or 0/1 label. live: the same inputs as
+    they were served, without the label. trained: by label, the ids of the origins in a training set, and its label
+    instant.
     """
     held = {name: [(p, b) for p, b in batches if b.num_rows] for name, batches in logged.items()}
     readers = _readers(views)
@@ -65,6 +68,8 @@ def audit(
     for label in labels:
         findings += label_lateness(label, held, readers)
         findings += no_chance(label, held)
+        if trained is not None and label.name in trained:
+            findings += selected_by_outcome(label, held, *trained[label.name])
     if training is not None and outcome is not None:
         findings += single_features(training, outcome)
     if training is not None and live is not None:
@@ -252,7 +257,7 @@ def no_chance(label: Label, logged: Logged) -> list[Finding]:
                         check=Check.NO_CHANCE,
                         severity=Severity.SUSPICION,
                         subject=f"label {label.name!r}",
-                        says=f"none of {count} origins with {name} = {value!r} has a label event; of all, {percent(rate)}",
+                        says=f"no label event for {count} origins with {name} = {value!r}; {percent(rate)} have one",
                         evidence={"origins": count, "share": count / len(values), "rate": rate, "chance": chance},
                         hint="if their outcome cannot be seen it is unknown, not false: leave them out of training",
                     )
@@ -263,8 +268,8 @@ def no_chance(label: Label, logged: Logged) -> list[Finding]:
 def selected_by_outcome(label: Label, logged: Logged, trained: Iterable[int | str], t_label: int) -> list[Finding]:
     """Whether the training rows are a choice that depends on the outcome.
 
-    trained: the ids of the origins in the training set; t_label: its label instant. Compares the share with a label event
-    among the matured origins in the set and those left out (two-proportion z).
+    trained: the ids of the origins in the training set; t_label: its label instant. Compares the share with a label
+    event among the matured origins in the set and those left out (two-proportion z).
     """
     facts, origins = _rows_of(label.source.name, logged, live=None), _rows(label.of, logged, live=None)
     if facts is None or origins is None:
@@ -287,7 +292,7 @@ def selected_by_outcome(label: Label, logged: Logged, trained: Iterable[int | st
             check=Check.SELECTED,
             severity=Severity.SUSPICION,
             subject=f"label {label.name!r}",
-            says=f"{percent(rates[0])} of {count} training rows have a label event, {percent(rates[1])} of {out} left out",
+            says=f"label events: {percent(rates[0])} of {count} training rows, {percent(rates[1])} of {out} left out",
             evidence={"rate_in": rates[0], "rate_out": rates[1], "rows_in": count, "rows_out": out, "z": z},
             hint="choose training rows by what was known at the decision, and let maturity alone leave rows out",
         )
@@ -299,7 +304,8 @@ def selected_by_outcome(label: Label, logged: Logged, trained: Iterable[int | st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Joined:
-    """Facts beside their origins: the origin's event time, the fact's event time and available_at; whether it was live."""
+    """Facts beside their origins: the origin's event time, the fact's event time and available_at; whether it was
+    live."""
 
     origin: Integers
     event_time: Integers

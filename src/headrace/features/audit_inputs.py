@@ -84,7 +84,8 @@ def _feature_auc(column: pa.ChunkedArray, target: Integers, known: Booleans) -> 
 
 
 def distributions(training: pa.Table, live: pa.Table) -> list[Finding]:
-    """Inputs as first served against the training set, by the population stability index: a leak is gone when it is live."""
+    """Inputs as first served against the training set, by the population stability index: a leak is gone when it is
+    live."""
     if min(training.num_rows, live.num_rows) < ROWS_MIN:
         return []
     findings = []
@@ -114,8 +115,8 @@ def distributions(training: pa.Table, live: pa.Table) -> list[Finding]:
 def psi(expected: pa.ChunkedArray, seen: pa.ChunkedArray) -> float:
     """The population stability index: sum of (p - q) ln(p / q) over groups, null one of them.
 
-    Groups are distinct values where `expected` has few, else its deciles. Counts have 1/2 added to them, so that an empty
-    group is no infinity.
+    Groups are distinct values where `expected` has few, else its deciles. Counts have 1/2 added to them, so that an
+    empty group is no infinity.
     """
     groups, count = _groups(expected, seen)
     p, q = (np.bincount(group, minlength=count) + 0.5 for group in groups)

@@ -186,7 +186,7 @@ def restore(
             damaged = damaged or error
             continue
         _check_meaning(place, manifest, plans, fingerprints)
-        return _state(plans, topics, manifest, contents)
+        return _state(place, plans, topics, manifest, contents)
     if damaged is not None:
         raise damaged
     return None
@@ -207,6 +207,17 @@ def _contents(state: FeatureState) -> Iterable[tuple[str, list[Bytes]]]:
         if topic.facts is not None:
             for rule, join in topic.facts.joins.items():
                 yield f"{name}.{rule}.facts.arrow", _arrow([_facts(join)])
+
+
+def _names(state: FeatureState) -> set[str]:
+    """The files that `_contents` makes of such a state."""
+    names = {f"{name}.{part}" for name in state.views for part in ("kernel.npy", "keys.arrow", "codes.arrow")}
+    for name, topic in state.topic_states.items():
+        if topic.retained is not None:
+            names.add(f"{name}.retained.arrow")
+        if topic.facts is not None:
+            names.update(f"{name}.{rule}.facts.arrow" for rule in topic.facts.joins)
+    return names
 
 
 def _manifest(state: FeatureState, fingerprints: Mapping[str, str], wholes: dict[str, _Whole]) -> bytes:
@@ -318,7 +329,11 @@ def _check_meaning(
 
 
 def _state(
-    plans: Sequence[ViewPlan], topics: Iterable[Topic], manifest: _Manifest, contents: Mapping[str, bytes]
+    place: Path,
+    plans: Sequence[ViewPlan],
+    topics: Iterable[Topic],
+    manifest: _Manifest,
+    contents: Mapping[str, bytes],
 ) -> FeatureState:
     kernels = {}
     for plan in plans:
@@ -327,12 +342,14 @@ def _state(
         words: Words = np.load(io.BytesIO(contents[f"{plan.view.name}.kernel.npy"]), allow_pickle=False)
         kernels[plan.view.name] = KeyedState.restore(plan.program, words)
     state = FeatureState(plans, topics=topics, kernels=kernels)
+    if _names(state) != contents.keys():
+        raise _unfit(place, "other topics bring facts to its views")
     for name, said in manifest.views.items():
         view = state.views[name]
         view.restored(oldest=said.oldest, newest=said.newest, unindexed=said.unindexed)
         _restore_keys(view, _batches(contents[f"{name}.keys.arrow"])[0])
     for name, topic in state.topic_states.items():
-        topic.forgotten = manifest.forgotten[name]
+        topic.forgotten = manifest.forgotten.get(name, topic.forgotten)
         if topic.retained is not None:
             for batch in _batches(contents[f"{name}.retained.arrow"]):
                 topic.retained.add_batch(batch.column(PARTITION)[0].as_py(), batch)

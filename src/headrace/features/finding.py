@@ -32,8 +32,8 @@ class Severity(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One suspicion. subject: the definition it is about. says: what was seen. evidence: the figures behind it, instants
-    and durations as texts. hint: what to look at."""
+    """One suspicion. subject: the definition it is about. says: what was seen. evidence: the figures behind it,
+    instants and durations as texts. hint: what to look at."""
 
     check: Check
     severity: Severity

@@ -277,7 +277,8 @@ class ViewState:
             return self._asker_by(self._named_in(request))
         if not self._overlaid:
             return self._asker_by(source.entity_row)
-        get, empty, answer, publish = self.keys.get, self.kernel.empty, self.kernel.answer, self.plan.publish_row
+        get, empty = self.keys.get, self.kernel.empty
+        answer, publish = self.kernel.answer_bytes, self.plan.publisher.publish_bytes
         entity_row, columns_row, bounds_row = source.entity_row, source.columns_row, self._bounds_row()
         base = place_of(source.index, 0, 0)
         order_of = self._order_of(source)
@@ -299,7 +300,7 @@ class ViewState:
             if bounds_row is not None:
                 values += bounds_row(t)
             words, reasons = answer(key, t, order, place, entity is not None, valid, values)  # type: ignore[arg-type]
-            return publish(words, reasons)  # type: ignore[arg-type]  # small ints, like bytes
+            return publish(words, reasons)
 
         return ask
 
@@ -372,7 +373,8 @@ class ViewState:
 
     def _asker_by(self, entity_of: Callable[[Row], Hashable | None]) -> Ask:
         """Asks without an overlay: the request itself lies in none of the view's windows."""
-        get, empty, answer, publish = self.keys.get, self.kernel.empty, self.kernel.answer, self.plan.publish_row
+        get, empty = self.keys.get, self.kernel.empty
+        answer, publish = self.kernel.answer_bytes, self.plan.publisher.publish_bytes
         values, bounds_row = [0] * len(self.plan.program.columns), self._bounds_row()
 
         def ask(row: Row, t: int, partition: int, offset: int) -> Answer:
@@ -381,7 +383,7 @@ class ViewState:
             key = get(entity_of(row), empty)
             brought = values if bounds_row is None else values + bounds_row(t)
             words, reasons = answer(key, t, 0, NOWHERE, False, 0, brought)
-            return publish(words, reasons)  # type: ignore[arg-type]  # small ints, like bytes
+            return publish(words, reasons)
 
         return ask
 

@@ -103,6 +103,11 @@ class ViewPlan:
         """One answer as physical values: Publisher.publish_row."""
         return self._publisher.publish_row(words, reasons)
 
+    @property
+    def publisher(self) -> Publisher:
+        """What publishes: its methods, bound once, save the hot path a call."""
+        return self._publisher
+
     def spans_bounds(self, t: Words) -> Words:
         """int64[2 * calendars, n]: low and high, low < event_time <= high, of each calendar span at each t."""
         bounds = np.zeros((2 * len(self._spans), len(t)), np.int64)

@@ -29,13 +29,15 @@ Reasons = npt.NDArray[np.uint8]
 DECIMAL_UNITS_MAX = 10**38 - 1  # decimal128 of 38 digits
 _BLOCK = 8_192  # rows turned into columns at a time: a block of a hundred slots stays in the second-level cache
 _REASONS = tuple(Reason)
+PATTERNS_MAX = 4_096  # of reasons kept ready; a handful is usual
 
 
 class Publisher:
     """Turns answers of one program into the values of one view's features."""
 
     __slots__ = (
-        "_alone", "_codes", "_counts", "_empties", "_features", "_format", "_plain", "_program", "_special", "_words",
+        "_all_there", "_alone", "_codes", "_counts", "_empties", "_features", "_format", "_patterns", "_plain",
+        "_program", "_special", "_words",
     )  # fmt: skip
 
     def __init__(self, view: FeatureView, program: Program, codes: Codes) -> None:
@@ -50,27 +52,47 @@ class Publisher:
         convert = [_row_value(f, codes) for f in view.features]
         self._special = [(i, c) for i, c in enumerate(convert) if c is not None]
         self._plain = not self._special and all(width == 1 for width in program.width)
+        self._patterns: dict[bytes, tuple[tuple[Reason, ...], tuple[tuple[int, Physical], ...]]] = {}
+        self._all_there = bytes(len(view.features))
         self._alone = (Reason.VALUE,) * len(view.features)
         self._counts = [i for i, f in enumerate(view.features) if f.function is Function.COUNT]
 
     def publish_row(self, words: Sequence[int], reasons: bytes) -> tuple[tuple[Published, ...], tuple[Reason, ...]]:
         """Physical values (a decimal as int units, last_n a tuple) and reasons, in the view's order."""
-        found: tuple[Physical, ...] = self._format.unpack(self._words.pack(*words))
-        if self._plain and not any(reasons) and not (self._counts and 0 in found):
+        return self._published(self._format.unpack(self._words.pack(*words)), bytes(reasons))
+
+    def publish_bytes(self, words: memoryview, reasons: bytes) -> tuple[tuple[Published, ...], tuple[Reason, ...]]:
+        """`publish_row` of an answer as it lies in memory: the hot path."""
+        return self._published(self._format.unpack_from(words), reasons)
+
+    def _published(
+        self, found: tuple[Physical, ...], reasons: bytes
+    ) -> tuple[tuple[Published, ...], tuple[Reason, ...]]:
+        if self._plain and reasons == self._all_there and not (self._counts and 0 in found):
             return found, self._alone
-        values: list[Published] = [found[slot] for slot in self._program.slot]
-        said = [_REASONS[reason] for reason in reasons]
+        marks = bytearray(reasons)
+        slots, width = self._program.slot, self._program.width
         for i in self._counts:
-            if said[i] is Reason.VALUE and values[i] == 0:
-                said[i] = Reason.EMPTY
+            if not marks[i] and found[slots[i]] == 0:
+                marks[i] = Reason.EMPTY
+        values: list[Published] = [found[slot] for slot in slots]
         for i, convert in self._special:
-            if said[i] is Reason.VALUE:
-                slot = self._program.slot[i]
-                values[i], said[i] = convert(found[slot : slot + self._program.width[i]])
-        for i, reason in enumerate(said):
-            if reason is not Reason.VALUE:
-                values[i] = self._empties[i] if reason is Reason.EMPTY else None
-        return tuple(values), tuple(said)
+            if not marks[i]:
+                values[i], marks[i] = convert(found[slots[i] : slots[i] + width[i]])
+        pattern = bytes(marks)
+        said, instead = self._patterns.get(pattern) or self._pattern(pattern)
+        for i, value in instead:
+            values[i] = value
+        return tuple(values), said
+
+    def _pattern(self, marks: bytes) -> tuple[tuple[Reason, ...], tuple[tuple[int, Physical], ...]]:
+        """The reasons of one pattern of them, and what stands for the values that are none. Few patterns ever occur."""
+        if len(self._patterns) >= PATTERNS_MAX:
+            self._patterns.clear()
+        said = tuple(_REASONS[mark] for mark in marks)
+        instead = tuple((i, self._empties[i] if r is Reason.EMPTY else None) for i, r in enumerate(said) if r)
+        self._patterns[marks] = said, instead
+        return said, instead
 
     def publish(self, words: Words, reasons: Reasons) -> pa.RecordBatch:
         """One column a feature, of the feature's type, one row an answer.

@@ -1,8 +1,8 @@
 """Many points answered from the log: training values, checks of what was served, hypothetical requests (SEMANTICS 1.6).
 
-The one idea: a replay is a list of items in the order in which they take effect, and the kernel that serves runs it from
-nothing. All that differs between the three replays is which events a row sees; `replay_cuts.py` says that in numbers,
-`replay_items.py` makes the list. Runs the kernel; touches nothing else.
+The one idea: a replay is a list of items in the order in which they take effect, and the kernel that serves runs it
+from nothing. All that differs between the three replays is which events a row sees; `replay_cuts.py` says that in
+numbers, `replay_items.py` makes the list. Runs the kernel; touches nothing else.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ def replay(
 ) -> pa.Table:
     """Every feature of the views at every row, in the rows' order.
 
-    plans: each used by no other thread meanwhile. events: at least `topics_of(plans)`, whole. kind: SERVED uses the rows'
-    cuts where they have any. reasons: after each feature a column `<feature>__reason`, text. threads: at most; the views
-    share them, then the entities of each view. Columns are named by the feature where that is unique among the views,
-    else `view.feature`. Cost: O(events of the rows' entities + rows), once for each group of rows whose visible sets do
-    not form a chain. Raises: SchemaError HR-0524 for rows that do not name a view's entity, StateError HR-0510, HR-0511.
+    plans: each used by no other thread meanwhile. events: at least `topics_of(plans)`, whole. kind: SERVED uses the
+    rows' cuts where they have any. reasons: after each feature a column `<feature>__reason`, text. threads: at most;
+    the views share them, then the entities of each view. Columns are named by the feature where that is unique among
+    the views, else `view.feature`. Cost: O(events of the rows' entities + rows), once for each group of rows whose
+    visible sets do not form a chain. Raises: SchemaError HR-0524 for rows that do not name a view's entity, StateError
+    HR-0510, HR-0511.
     """
     kind = Kind(kind)
     each = max(1, threads // max(len(plans), 1))
@@ -83,7 +84,8 @@ def topics_of(plans: Sequence[ViewPlan]) -> tuple[str, ...]:
 
 
 def column_names(plans: Sequence[ViewPlan]) -> dict[tuple[str, str], str]:
-    """(view, feature) -> the column's name: the feature's where no other view has one of that name, else view.feature."""
+    """(view, feature) -> the column's name: the feature's where no other view has one of that name, else
+    view.feature."""
     count = Counter(feature.name for plan in plans for feature in plan.view.features)
     return {
         (plan.view.name, feature.name): feature.name if count[feature.name] == 1 else f"{plan.view.name}.{feature.name}"

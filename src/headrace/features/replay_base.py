@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from headrace.core.kernel.program import P_ORDER, Words
 from headrace.features.plan import ViewPlan
-from headrace.features.replay_keys import Column, Keys, entity_codes
+from headrace.features.replay_keys import Keys, entity_codes
 from headrace.features.replay_log import Events, TopicRows, id_order
 from headrace.features.replay_rows import Rows, entity_types
 from headrace.features.source import SourcePlan
@@ -68,8 +68,8 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bases:
-    """Of each source that the log has. key: the entity code of each asked row, -1 where it has none. keys: how many codes.
-    own: the request's source; place: each asked row's place in it (of plain reads anything)."""
+    """Of each source that the log has. key: the entity code of each asked row, -1 where it has none. keys: how many
+    codes. own: the request's source; place: each asked row's place in it (of plain reads anything)."""
 
     sources: tuple[Base, ...]
     key: Keys
@@ -84,7 +84,11 @@ def bases(plan: ViewPlan, events: Events, rows: Rows, *, late: bool) -> Bases:
     topics = [events.topic(s.topic.name) for s in present]
     own = next((i for i, topic in enumerate(topics) if topic is rows.topic), None)
     held = [source.entity_parts(topic.table) for source, topic in zip(present, topics, strict=True)]
-    asked = rows.entities(plan.view, entity_types(plan.view)) if own is None else _asked(plan, rows, present[own], held[own])
+    asked = (
+        rows.entities(plan.view, entity_types(plan.view))
+        if own is None
+        else _asked(plan, rows, present[own], held[own])
+    )
     key, codes, count = entity_codes(asked, held)
     hypothetical = np.flatnonzero(rows.request & (rows.row < 0))
     found = [
@@ -106,17 +110,21 @@ def bases(plan: ViewPlan, events: Events, rows: Rows, *, late: bool) -> Bases:
     return Bases(sources=sources, key=key, keys=count, own=None if own is None else sources[own], place=place)
 
 
-def _asked(plan: ViewPlan, rows: Rows, source: SourcePlan, held: Sequence[Column]) -> list[Column]:
+def _asked(
+    plan: ViewPlan, rows: Rows, source: SourcePlan, held: Sequence[pa.Array | pa.ChunkedArray]
+) -> list[pa.Array | pa.ChunkedArray]:
     """The entity of each row: a request names it as its source does, a plain read by the entity's name."""
     logged = rows.row >= 0
     if logged.all():
         same = rows.topic is not None and len(rows) == len(rows.topic) and bool((np.diff(rows.row) == 1).all())
         return list(held) if same else [part.take(pa.array(rows.row)) for part in held]
     assert rows.table is not None
-    parts: Sequence[Column] = source.entity_parts(rows.table) if rows.request.any() else []
+    parts: Sequence[pa.Array | pa.ChunkedArray] = source.entity_parts(rows.table) if rows.request.any() else []
     if not rows.request.all():
         named = rows.entities(plan.view, entity_types(plan.view))
-        parts = [pc.if_else(pa.array(rows.request), a, b) for a, b in zip(parts, named, strict=True)] if parts else named
+        parts = (
+            [pc.if_else(pa.array(rows.request), a, b) for a, b in zip(parts, named, strict=True)] if parts else named
+        )
     if not logged.any():
         return list(parts)
     of_log = [part.take(pa.array(np.where(logged, rows.row, 0))) for part in held]
@@ -239,8 +247,8 @@ def _masked(column: pa.ChunkedArray, inside: Mask) -> pa.ChunkedArray:
 def _later(
     source: SourcePlan, table: pa.Table, known: dict[str, pa.Array], valid: Words, values: Words
 ) -> tuple[Later, ...]:
-    """How imported truths come to be known in columns that read them so_far; puts what is known at once into `valid` and
-    `values`. The other columns are read by windows that wait, so they hold the truth from the beginning."""
+    """How imported truths come to be known in columns that read them so_far; puts what is known at once into `valid`
+    and `values`. The other columns are read by windows that wait, so they hold the truth from the beginning."""
     after = {name: source.topic[name].availability.after.micros for name in source.late}
     steps = []
     for instant in sorted({0, *after.values()}):

@@ -3,8 +3,8 @@
 The one idea: what a row sees of a partition is a prefix of it, in one of two orders: by offset (a recorded cut, the own
 partition, whatever became available up to an instant), or by (available_at, order key), which decides between events of
 the request's own topic in other partitions. So a visible set is one number for each component, and two of them compare
-like vectors. The orders differ only among events that became available at the same instant; rows whose set is no prefix by
-offset ("ragged") are therefore planned apart, one group for each partition that requests came from.
+like vectors. The orders differ only among events that became available at the same instant; rows whose set is no prefix
+by offset ("ragged") are therefore planned apart, one group for each partition that requests came from.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ def _by_arrival(
             if place != own:
                 total += thresholds[queries]
         others = topic.by_arrival(everything[~inside])
-        yield Group(queries=queries, components=(*kept, Component(topic=topic.topic.name, rows=others, thresholds=total)))
+        yield Group(
+            queries=queries, components=(*kept, Component(topic=topic.topic.name, rows=others, thresholds=total))
+        )
 
 
 def _available(topic: TopicRows, place: int, rows: Rows, lag: int) -> Words:
@@ -155,9 +157,7 @@ def _recorded(topic: TopicRows, place: int, rows: Rows, kind: Kind, thresholds: 
     return mentioned
 
 
-def _arrival(
-    topic: TopicRows, place: int, rows: Rows, others: Mask, lag: int, up_to: Words
-) -> tuple[Words, Mask]:
+def _arrival(topic: TopicRows, place: int, rows: Rows, others: Mask, lag: int, up_to: Words) -> tuple[Words, Mask]:
     """(thresholds, ragged) of requests of other partitions of the same topic: (available_at + lag, order key) is before
     the request's. up_to: the thresholds by available_at + lag <= a, which hold for all rows that are not `others`."""
     start, end = int(topic.starts[place]), int(topic.starts[place + 1])

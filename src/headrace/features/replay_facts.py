@@ -1,8 +1,8 @@
 """Label facts and live truths in a replay: which updates follow from which, and where in a pass they belong. Pure.
 
 Facts are few beside origins: origins are found by a join over columns, then each origin that has facts is worked out in
-Python by `facts.py`, the same code that the online state uses. An update takes effect where both its fact and its origin
-are visible.
+Python by `facts.py`, the same code that the online state uses. An update takes effect where both its fact and its
+origin are visible.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Facts:
-    """All facts of one rule. rows: of the fact's topic. origin: what each names, as a code among the source's named ids."""
+    """All facts of one rule. rows: of the fact's topic. origin: what each names, as a code among the source's named
+    ids."""
 
     rule: FactRule
     topic: TopicRows

@@ -1,7 +1,7 @@
 """Columns and cuts as callers give them, made what was declared: exactly, or refused. Pure.
 
-Data frames and files bring int32 for int64, large strings, floats or texts for decimals, dictionaries, instants in other
-units. What can be taken without losing anything is taken; the rest is an error that names the column and the row.
+Data frames and files bring int32 for int64, large strings, floats or texts for decimals, dictionaries, instants in
+other units. What can be taken without losing anything is taken; the rest is an error that names the column and the row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Mask = npt.NDArray[np.bool_]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cuts:
     """Recorded cuts of n rows. mentions: of each topic that any of them holds, which rows' do; a row whose cut does not
-    mention a topic follows *available* there. offsets: next offset by partition, one a row, 0 where a cut holds none."""
+    mention a topic follows *available* there. offsets: next offset by partition, one a row, 0 where a cut holds
+    none."""
 
     mentions: Mapping[str, Mask] = field(default_factory=dict)
     offsets: Mapping[Partition, Words] = field(default_factory=dict)
@@ -57,30 +58,32 @@ class Cuts:
         return np.logical_or.reduce(masks) if masks else None
 
 
-def conform(column: pa.Array | pa.ChunkedArray, type: DataType, what: str) -> pa.Array:
-    """The column as an array of the type's Arrow type. what: names the column in an error.
+def conform(column: pa.Array | pa.ChunkedArray | Sequence[object], type: DataType, what: str) -> pa.Array:
+    """The column, or Python values, as an array of the type's Arrow type. what: names the column in an error.
 
-    Taken are: smaller integers, integers and texts for decimals, floats for decimals where their shortest text fits, other
-    units and zones of instants, ISO 8601 texts with a zone, dictionaries, views. Raises: SchemaError HR-0522.
+    Taken are: smaller integers, integers and texts for decimals, floats for decimals where their shortest text fits,
+    other units and zones of instants, ISO 8601 texts with a zone, dictionaries, views. Raises: SchemaError HR-0522.
     """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks)
-    if array.type == type.arrow:
-        _check_finite(array, what)
-        return array
-    if pa.types.is_dictionary(array.type):
-        return conform(array.dictionary_decode(), type, what)
     try:
-        if pa.types.is_null(array.type) or _castable(array.type, type):
-            made = array.cast(type.arrow, safe=True)
-            _check_finite(made, what)
-            return made
-        return _by_value(array, type)
+        if not isinstance(column, (pa.Array, pa.ChunkedArray)):
+            return _by_value(column, type)
+        return _array(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column, type)
     except SchemaError as error:
         raise SchemaError("HR-0522", f"{what}: {error.message}", detail=error.detail, hint=error.hint) from error
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise SchemaError("HR-0522", f"{what} is no {type}", detail=f"it is {array.type}: {error}") from error
+        seen = column.type if isinstance(column, (pa.Array, pa.ChunkedArray)) else "JSON"
+        raise SchemaError("HR-0522", f"{what} is no {type}", detail=f"it is {seen}: {error}") from error
+
+
+def _array(array: pa.Array, type: DataType) -> pa.Array:
+    _check_finite(array)
+    if array.type == type.arrow:
+        return array
+    if pa.types.is_dictionary(array.type):
+        return _array(array.dictionary_decode(), type)
+    if pa.types.is_null(array.type) or _castable(array.type, type):
+        return array.cast(type.arrow, safe=True)
+    return _by_value(array.to_pylist(), type)
 
 
 def _castable(have: pa.DataType, want: DataType) -> bool:
@@ -99,13 +102,14 @@ def _castable(have: pa.DataType, want: DataType) -> bool:
     return False
 
 
-def _by_value(array: pa.Array, type: DataType) -> pa.Array:
+def _by_value(values: Sequence[object], type: DataType) -> pa.Array:
     found = []
-    for row, value in enumerate(array.to_pylist()):
+    for row, value in enumerate(values):
         try:
             found.append(physical(_logical(value), type))
         except SchemaError as error:
-            raise SchemaError(error.code, f"row {row}: {error.message}", detail=error.detail, hint=error.hint) from error
+            message = f"row {row}: {error.message}"
+            raise SchemaError(error.code, message, detail=error.detail, hint=error.hint) from error
     return physical_array(found, type)
 
 
@@ -116,7 +120,7 @@ def _logical(value: object) -> Logical:
     return value  # type: ignore[return-value]  # `physical` refuses every other class
 
 
-def _check_finite(array: pa.Array, what: str) -> None:
+def _check_finite(array: pa.Array) -> None:
     """NaN and infinity are no values; a data frame's NaN is how it says null, which the caller decides."""
     if pa.types.is_floating(array.type) and len(array):
         numbers = array.fill_null(0.0).to_numpy(zero_copy_only=False)
@@ -124,7 +128,7 @@ def _check_finite(array: pa.Array, what: str) -> None:
         if len(bad):
             raise SchemaError(
                 "HR-0522",
-                f"{what}: row {bad[0]} is not a finite number",
+                f"row {bad[0]} is not a finite number",
                 detail=f"seen {numbers[bad[0]]}",
                 hint="write null where there is no value",
             )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from headrace.core.kernel.program import Flag, Items, Words
 from headrace.features.plan import ViewPlan
 from headrace.features.replay_base import Base, Bases, bases
-from headrace.features.replay_cuts import Group, Kind, groups
+from headrace.features.replay_cuts import Component, Group, Kind, groups
 from headrace.features.replay_facts import (
     Origins,
     SourceFacts,
@@ -31,6 +31,10 @@ from headrace.features.replay_rows import Rows
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
+
+_NO_PLACES: Places = np.zeros(0, np.intp)
+_NO_KEYS: Keys = np.zeros(0, np.int32)
+_NO_WORDS: Words = np.zeros(0, np.int64)
 
 # What comes first among what stands before the same query.
 _INSERT, _UPDATE, _QUERY, _KINDS = 0, 1, 2, 3
@@ -62,8 +66,8 @@ class _Updates:
     """UPDATE items: of which source and place in its base, chain, before which sorted query, four words each."""
 
     base: Base
-    event: Words
-    chain: Words
+    event: Places
+    chain: Keys
     before: Words
     words: Words
 
@@ -125,8 +129,10 @@ class _PassMaker:
         if base is not self._found.own or base.later or len(self._query) != len(base.row) or base.row[-1] < 0:
             return False
         rows = component.rows
-        return isinstance(rows, tuple) and np.array_equal(component.thresholds, base.row - rows[0]) and np.array_equal(
-            self._rows.row[self._query], base.row
+        return (
+            isinstance(rows, tuple)
+            and np.array_equal(component.thresholds, base.row - rows[0])
+            and np.array_equal(self._rows.row[self._query], base.row)
         )
 
     def _of_asked(self, component: Component) -> Component:
@@ -157,9 +163,9 @@ class _PassMaker:
             before.append(found.before)
         made = _Copies(
             base=base,
-            event=_joined_arrays(event, np.intp),
-            chain=_joined_arrays(chain, np.int32),
-            before=_joined_arrays(before, np.int64),
+            event=event[0] if len(event) == 1 else np.concatenate([_NO_PLACES, *event]),
+            chain=chain[0] if len(chain) == 1 else np.concatenate([_NO_KEYS, *chain]),
+            before=before[0] if len(before) == 1 else np.concatenate([_NO_WORDS, *before]),
         )
         if self._group.alone and base.topic is self._rows.topic:
             own = self._rows.row[self._query]  # chain numbers are sorted queries here
@@ -262,8 +268,8 @@ class _PassMaker:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Queries:
-    """The sorted queries as items. request: which are requests of the view's own source; event: their places in its base,
-    of others 0. changed: whose words are not those of the base."""
+    """The sorted queries as items. request: which are requests of the view's own source; event: their places in its
+    base, of others 0. changed: whose words are not those of the base."""
 
     key: Keys
     flags: npt.NDArray[np.uint8]
@@ -377,36 +383,26 @@ def _items(plan: ViewPlan, queries: _Queries, copies: list[_Copies], updates: li
     stands.append(np.arange(len(queries.key), dtype=np.int64) * _KINDS + _QUERY)
     order = np.argsort(np.concatenate(stands), kind="stable")
 
-    def sorted_of(parts: list[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
-        return np.concatenate(parts)[order]
-
-    n, rows = len(order), plan.program.value_rows
+    rows = plan.program.value_rows
     flags = [np.full(inserts, int(Flag.INSERT), np.uint8), np.full(changes, int(Flag.UPDATE), np.uint8), queries.flags]
-    out = [np.full(inserts + changes, -1, np.int64), queries.out]
-    nothing = np.zeros(changes, np.int64)
-    values = np.empty((rows, n), np.int64)
+    values = np.empty((rows, len(order)), np.int64)
     for row in range(rows):
         parts = [each.base.values[row][each.event] for each in copies]
         parts += [each.words[row] if row < len(each.words) else np.zeros(len(each.event), np.int64) for each in updates]
         np.take(np.concatenate([*parts, queries.values[row]]), order, out=values[row])
-    entries = [*copies, *updates]
+    entries: list[_Copies | _Updates] = [*copies, *updates]
+    valid = [*(each.base.valid[each.event] for each in copies), np.zeros(changes, np.int64), queries.valid]
     return Items(
-        key=sorted_of([*(each.chain.astype(np.int32) for each in entries), queries.key]),
-        flags=sorted_of(flags),
-        time=sorted_of([*(each.base.time[each.event] for each in entries), queries.time]),
-        order=sorted_of([*(each.base.order[each.event] for each in entries), queries.order]),
-        seq=sorted_of([*(each.base.seq[each.event] for each in entries), queries.seq]),
-        valid=sorted_of([*(each.base.valid[each.event] for each in copies), nothing, queries.valid]),
+        key=np.concatenate([*(each.chain for each in entries), queries.key])[order],
+        flags=np.concatenate(flags)[order],
+        time=np.concatenate([*(each.base.time[each.event] for each in entries), queries.time])[order],
+        order=np.concatenate([*(each.base.order[each.event] for each in entries), queries.order])[order],
+        seq=np.concatenate([*(each.base.seq[each.event] for each in entries), queries.seq])[order],
+        valid=np.concatenate(valid)[order],
         values=values,
-        out=sorted_of(out),
+        out=np.concatenate([np.full(inserts + changes, -1, np.int64), queries.out])[order],
     )
 
 
 def _is_range(values: Words) -> bool:
     return bool((values == np.arange(len(values))).all())
-
-
-def _joined_arrays(parts: list[npt.NDArray[np.generic]], dtype: type) -> npt.NDArray[np.generic]:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype)

@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 from headrace.core.codec import units
 from headrace.core.kernel.program import Words
 
-Column = pa.Array | pa.ChunkedArray
 Keys = npt.NDArray[np.int32]
 
 _TABLE_SLACK = 1 << 20  # entries of a look-up table that are worth having for any number of rows
 
 
-def entity_codes(asked: Sequence[Column], held: Sequence[Sequence[Column]]) -> tuple[Keys, list[Keys], int]:
+def entity_codes(
+    asked: Sequence[pa.Array | pa.ChunkedArray], held: Sequence[Sequence[pa.Array | pa.ChunkedArray]]
+) -> tuple[Keys, list[Keys], int]:
     """(codes of the asked, codes of each source's events, how many codes there are).
 
     asked: the parts of the entity, one column each; held: the same of each source. -1: a part is null, or nobody asks.
@@ -48,7 +49,9 @@ def _find(values: Words, there: Words) -> Keys:
     return np.where(there[place] == values, place, -1).astype(np.int32)
 
 
-def _part(asked: Column, held: Sequence[Column]) -> tuple[Keys, list[Keys], int]:
+def _part(
+    asked: pa.Array | pa.ChunkedArray, held: Sequence[pa.Array | pa.ChunkedArray]
+) -> tuple[Keys, list[Keys], int]:
     if pa.types.is_string(asked.type) or pa.types.is_boolean(asked.type):
         return _by_dictionary(asked, held)
     numbers = _numbers(asked)
@@ -89,13 +92,15 @@ def _masked(codes: Keys, valid: npt.NDArray[np.bool_] | None) -> Keys:
     return codes if valid is None else np.where(valid, codes, -1).astype(np.int32)
 
 
-def _numbers(column: Column) -> tuple[Words, npt.NDArray[np.bool_] | None]:
+def _numbers(column: pa.Array | pa.ChunkedArray) -> tuple[Words, npt.NDArray[np.bool_] | None]:
     flat = _flat(column)
     valid = flat.is_valid().to_numpy(zero_copy_only=False) if flat.null_count else None
     return units(flat), valid
 
 
-def _by_dictionary(asked: Column, held: Sequence[Column]) -> tuple[Keys, list[Keys], int]:
+def _by_dictionary(
+    asked: pa.Array | pa.ChunkedArray, held: Sequence[pa.Array | pa.ChunkedArray]
+) -> tuple[Keys, list[Keys], int]:
     encoded = _flat(asked).dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
     others = []
@@ -108,7 +113,7 @@ def _by_dictionary(asked: Column, held: Sequence[Column]) -> tuple[Keys, list[Ke
     return codes, others, len(encoded.dictionary)
 
 
-def _flat(column: Column) -> pa.Array:
+def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     if not isinstance(column, pa.ChunkedArray):
         return column
     if column.num_chunks == 1:

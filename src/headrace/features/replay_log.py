@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from headrace.core.codec import units
 from headrace.core.errors import NotFoundError, StateError, did_you_mean
 from headrace.core.kernel.program import Words
-from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.log.define import Topic
 from headrace.log.port import (
     AVAILABLE_AT,
@@ -39,7 +39,8 @@ _TAKEN_OR_LATE = np.isin(np.arange(256), (*TAKEN, Verdict.LATE))
 class TopicRows:
     """One topic's rows. partitions: by index, of one incarnation; rows starts[i] to starts[i + 1] are partition i's.
 
-    table: SYSTEM_COLUMNS and fields. offset, event_time, available_at, verdict: one a row, the system columns as numbers.
+    table: SYSTEM_COLUMNS and fields. offset, event_time, available_at, verdict: one a row, the system columns as
+    numbers.
     """
 
     def __init__(self, topic: Topic, tables: Mapping[Partition, pa.Table]) -> None:
@@ -88,7 +89,8 @@ class TopicRows:
         return (source << 58) | (index[self.partition_of(rows)] << 42) | self.offset[rows]
 
     def order(self) -> Words:
-        """What sorts the ids of events of one event time: ids of type int64 as they are, ranks of texts, 0 without id."""
+        """What sorts the ids of events of one event time: ids of type int64 as they are, ranks of texts, 0 without
+        id."""
         if self._order is None:
             ids = None if self.topic.id is None else self.table.column(self.topic.id)
             self._order = id_order([self.event_time], [ids])[0]
@@ -138,6 +140,39 @@ class Events:
 
     def __contains__(self, topic: str) -> bool:
         return topic in self._topics
+
+    def below(self, cut: Cut) -> Events:
+        """What a cut holds: partitions that it does not mention are not there."""
+        kept = {}
+        for partition, offset in cut:
+            table = self._table(partition)
+            if table is not None:
+                end = int(np.searchsorted(_integers(table, OFFSET), offset))
+                kept[partition] = table.slice(0, end)
+        return Events(self._topics.values(), kept)
+
+    def cut(self) -> Cut:
+        """The next offset of each partition: the end of what was read."""
+        found = {}
+        for name in self._topics:
+            for partition in [
+                *self._tables.get(name, ()),
+                *(self._rows[name].partitions if name in self._rows else ()),
+            ]:
+                table = self._table(partition)
+                assert table is not None
+                found[partition] = int(table.column(OFFSET)[-1].as_py()) + 1 if table.num_rows else 0
+        return Cut.of(found)
+
+    def _table(self, partition: Partition) -> pa.Table | None:
+        name = partition.topic
+        if name in self._rows:
+            rows = self._rows[name]
+            if partition not in rows.partitions:
+                return None
+            place = rows.partitions.index(partition)
+            return rows.table.slice(int(rows.starts[place]), int(rows.starts[place + 1] - rows.starts[place]))
+        return self._tables.get(name, {}).get(partition)
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._topics))

@@ -1,9 +1,9 @@
 """In which order a kernel pass takes events and queries, so that each query sees exactly its own visible set. Pure.
 
-The one idea: a pass only ever adds events, so the queries of one pass must see ever more: their threshold vectors must form
-a chain. If they do, the sum of the thresholds sorts them, whatever the components; and an event belongs before the first
-query whose threshold lies beyond it. Queries of one entity that do not compare are split over several chains, each a pass
-of its own over that entity's events, under a key of its own.
+The one idea: a pass only ever adds events, so the queries of one pass must see ever more: their threshold vectors must
+form a chain. If they do, the sum of the thresholds sorts them, whatever the components; and an event belongs before the
+first query whose threshold lies beyond it. Queries of one entity that do not compare are split over several chains,
+each a pass of its own over that entity's events, under a key of its own.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Keys = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Order:
-    """Queries in the order in which they are answered. places: the queries, sorted. chain: of each sorted query. keys: the
-    entity of each chain. whole: all queries, of whatever entity, form one chain, and chain numbers are entity codes."""
+    """Queries in the order in which they are answered. places: the queries, sorted. chain: of each sorted query. keys:
+    the entity of each chain. whole: all queries, of whatever entity, form one chain, and chain numbers are entity
+    codes."""
 
     places: Places
     chain: Keys
@@ -43,7 +44,9 @@ def ordered(keys: Keys, thresholds: Sequence[Words], *, count: int, alone: bool)
     rising = n < 2 or bool((total[1:] >= total[:-1]).all())
     places = np.arange(n) if rising else np.argsort(total, kind="stable")
     if all(_rises(one if rising else one[places]) for one in thresholds):
-        return Order(places=places, chain=keys if rising else keys[places], keys=np.arange(count, dtype=np.int32), whole=True)
+        return Order(
+            places=places, chain=keys if rising else keys[places], keys=np.arange(count, dtype=np.int32), whole=True
+        )
     places = np.lexsort((total, keys))
     sorted_keys = keys[places]
     broken = np.zeros(count, np.bool_)
@@ -69,7 +72,8 @@ def _rises(values: Words) -> bool:
 
 
 def _split(keys: list[int], rows: list[list[int]]) -> list[int]:
-    """Greedy: each query, in order of its sum, joins the first chain of its entity whose last one sees no more than it."""
+    """Greedy: each query, in order of its sum, joins the first chain of its entity whose last one sees no more than
+    it."""
     result = []
     tails: list[list[int]] = []
     for i, row in enumerate(rows):
@@ -88,8 +92,9 @@ def _split(keys: list[int], rows: list[list[int]]) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Placed:
-    """Events as passes take them: `event` (its place among those given) goes into `chain`, before sorted query `before`.
-    An event that no query of a chain sees is not among them; one that several chains see is, once for each."""
+    """Events as passes take them: `event` (its place among those given) goes into `chain`, before sorted query
+    `before`. An event that no query of a chain sees is not among them; one that several chains see is, once for
+    each."""
 
     event: Places
     chain: Keys

@@ -7,14 +7,14 @@ hypothetical request at its own time; one without id is a plain read. All become
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.core.codec import units
+from headrace.core.codec import instants, units
 from headrace.core.errors import SchemaError, did_you_mean
 from headrace.core.kernel.program import Words
 from headrace.core.schema import DataType, timestamp
@@ -36,8 +36,8 @@ class Rows:
 
     t: where each is asked. available_at: what *available* counts from; t itself where nothing is logged. topic: of the
     requests among them. row: the request's row in its topic, -1 where it is not logged. request: whether the row is a
-    request, logged or not. table: fields by name of the rows that are not logged (of the others anything); None where all
-    are. cuts: the recorded or given ones.
+    request, logged or not. table: fields by name of the rows that are not logged (of the others anything); None where
+    all are. cuts: the recorded or given ones.
     """
 
     t: Words
@@ -52,9 +52,7 @@ class Rows:
         return len(self.t)
 
     @classmethod
-    def logged(
-        cls, events: Events, topic: str, *, begin: Instant | None = None, end: Instant | None = None
-    ) -> Rows:
+    def logged(cls, events: Events, topic: str, *, begin: Instant | None = None, end: Instant | None = None) -> Rows:
         """Every request of a topic with begin <= event_time < end, in order of partition and offset."""
         rows = events.topic(topic)
         wanted = np.isin(rows.verdict, _REQUESTS)
@@ -67,7 +65,7 @@ class Rows:
     @classmethod
     def at(cls, rows: TopicRows, row: Words) -> Rows:
         """The requests at these rows of a topic."""
-        whole = len(row) == len(rows)
+        whole = _each(rows, row)
         return cls(
             t=rows.event_time if whole else rows.event_time[row],
             available_at=rows.available_at if whole else rows.available_at[row],
@@ -89,9 +87,9 @@ class Rows:
         """Rows as a caller has them.
 
         request: the topic whose requests they are; its id column may be absent or null: plain reads. t: the column that
-        says when; where it is null or absent, a hypothetical request's event time field. A logged id is the first of that
-        id, if it came again after `dedup`. Raises: SchemaError HR-0522 for a column that does not fit its field, HR-0523
-        for a row without an instant; NotFoundError HR-0520 for an unknown topic.
+        says when; where it is null or absent, a hypothetical request's event time field. A logged id is the first of
+        that id, if it came again after `dedup`. Raises: SchemaError HR-0522 for a column that does not fit its field,
+        HR-0523 for a row without an instant; NotFoundError HR-0520 for an unknown topic.
         """
         count = table.num_rows
         at = _instants(table, t)
@@ -146,10 +144,18 @@ class Rows:
             return given
         column = self.topic.table.column(name)
         if logged.all():
-            return column if len(self) == len(self.topic) else column.take(pa.array(self.row))
+            return column if _each(self.topic, self.row) else column.take(pa.array(self.row))
         held = column.take(pa.array(np.where(logged, self.row, 0)))
         other = pa.nulls(len(self), held.type) if given is None else given
         return pc.if_else(pa.array(logged), held, other)
+
+    def column_of_times(self) -> pa.Array:
+        """t as instants."""
+        return instants(self.t)
+
+    def with_cuts(self, cuts: Cuts | None) -> Rows:
+        """The same rows with other recorded cuts."""
+        return replace(self, cuts=cuts)
 
     def take(self, rows: npt.NDArray[np.intp]) -> Rows:
         """Some of them."""
@@ -162,6 +168,12 @@ class Rows:
             table=None if self.table is None else self.table.take(pa.array(rows)),
             cuts=None if self.cuts is None else self.cuts.take(rows),
         )
+
+
+def _each(topic: TopicRows, row: Words) -> bool:
+    """Whether these are all of a topic's rows, each once and in order: then nothing need be gathered. Not only as
+    many."""
+    return len(row) == len(topic) and bool((row == np.arange(len(row))).all())
 
 
 def entity_types(view: FeatureView) -> list[DataType]:

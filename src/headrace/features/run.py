@@ -269,17 +269,18 @@ class FeatureState:
                 for join, (rule, source_topic) in zip(joins, rules.values(), strict=True):
                     if source_topic is not None:
                         self._topic(source_topic).readers.append((FactReader(rule, source_topic), join, held))
-            held.retained = _retained(held)
+            awaited = any(source_topic is not None for _, source_topic in rules.values())
+            held.retained = _retained(held, awaited and held.topic.id is not None)
 
     def _feed(self, partition: Partition, offset: int) -> Feed:
-        """The partition's feed; a new one begins at the offset. Raises: StateError HR-0543, HR-0546."""
+        """The partition's feed; a new one begins at the offset. Raises: StateError HR-0546, HR-0549."""
         feed = self.feeds.get(partition)
         if feed is not None:
             return feed
         topic = self.topic_states.get(partition.topic)
         if topic is None:
             raise StateError(
-                "HR-0543", f"no view of this state reads topic {partition.topic!r}", hint=", ".join(self.topics)
+                "HR-0549", f"no view of this state reads topic {partition.topic!r}", hint=", ".join(self.topics)
             )
         self._check_incarnation(partition)
         feed = Feed(partition, topic, offset)
@@ -327,7 +328,7 @@ class FeatureState:
             topic.retained.add_batch(feed.index, batch)
         for view, source, one in prepared:
             view.apply(source, one, batch)
-        if topic.facts is not None and topic.id_place is not None and topic.retained is not None:
+        if topic.facts is not None and topic.retained is not None and topic.facts.ids():
             self._settle_awaited(feed, batch)
         for reader, join, origins in topic.readers:
             for origin, time, order, value in reader.batch(feed.index, batch):
@@ -338,8 +339,6 @@ class FeatureState:
         topic, facts, retained = feed.topic, feed.topic.facts, feed.topic.retained
         assert facts is not None and retained is not None and topic.topic.id is not None
         awaited = facts.ids()
-        if not awaited:
-            return
         ids = batch.column(topic.topic.id).to_pylist()
         offsets = units(batch.column(OFFSET))
         for place, id in enumerate(ids):
@@ -440,9 +439,11 @@ def _forget(topic: TopicState, retained: RetainedRows) -> None:
         facts.forget(before, [id for id in gone if id in facts and not retained.find(id)])
 
 
-def _retained(held: TopicState) -> RetainedRows | None:
-    """What of a topic's events must be kept for later: what facts need of their origins, and text ids for ties."""
-    by_id = held.facts is not None and held.topic.id is not None
+def _retained(held: TopicState, by_id: bool) -> RetainedRows | None:
+    """What of a topic's events must be kept for later: what facts need of their origins, and text ids for ties.
+
+    by_id: facts will name them.
+    """
     kept: set[str] = set()
     if by_id:
         for view, source in held.sources:

@@ -1,4 +1,5 @@
-"""Back up, restore, examine a log. A backup is a folder: the log's file as of one instant, and a manifest with its hash.
+"""Back up, restore, examine a log. A backup is a folder: the log's file as of one instant, and a manifest with its
+hash.
 
 Touches: the log's folder, the backup's folder.
 """
@@ -34,7 +35,8 @@ class Finding:
 
 
 def backup(folder: Path | str, to: Path | str, *, clock: Clock | None = None) -> Path:
-    """Copy the log in `folder` into the new folder `to`, consistent as of one instant, while others write. Returns `to`.
+    """Copy the log in `folder` into the new folder `to`, consistent as of one instant, while others write. Returns
+    `to`.
 
     Raises: UsageError HR-0315 where `to` holds something, NotFoundError HR-0302 where there is no log, LogError.
     """
@@ -75,7 +77,9 @@ def restore(source: Path | str, to: Path | str) -> Path:
     except FileNotFoundError as error:
         raise NotFoundError("HR-0302", f"no backup in {str(source)!r}", detail=f"expected {MANIFEST_NAME}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise LogCorruptError("HR-0304", f"backup {str(source)!r} is corrupt", detail=f"its manifest: {error}") from error
+        raise LogCorruptError(
+            "HR-0304", f"backup {str(source)!r} is corrupt", detail=f"its manifest: {error}"
+        ) from error
     if manifest.get("format", FORMAT + 1) > FORMAT:
         raise LogFormatError(
             "HR-0305",
@@ -103,8 +107,8 @@ def restore(source: Path | str, to: Path | str) -> Path:
 def doctor(folder: Path | str, *, clock: Clock | None = None) -> list[Finding]:
     """What is wrong with the log in `folder`; empty where all is well. Reads every row, changes nothing.
 
-    Checked: SQLite's own structure, the checksum of every batch, offsets without gaps, verdicts, available_at that never
-    falls, imports that were not sealed, a lock or socket that nobody holds.
+    Checked: SQLite's own structure, the checksum of every batch, offsets without gaps, verdicts, available_at that
+    never falls, imports that were not sealed, a lock or socket that nobody holds.
     """
     folder = Path(folder)
     if not (folder / FILE_NAME).exists():

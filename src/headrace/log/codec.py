@@ -1,4 +1,5 @@
-"""A topic's definition as JSON and back: what the log stores beside the rows, and what crosses the owner's socket. Pure.
+"""A topic's definition as JSON and back: what the log stores beside the rows, and what crosses the owner's socket.
+Pure.
 
 The text is canonical (sorted keys, no spaces), so that equal definitions are equal texts and a change is a new version.
 """
@@ -37,7 +38,8 @@ def topic_to_json(topic: Topic) -> str:
 
 
 def topic_from_json(text: str) -> Topic:
-    """The definition that `topic_to_json` wrote. Raises: LogFormatError HR-0305 for a text that this version cannot read."""
+    """The definition that `topic_to_json` wrote. Raises: LogFormatError HR-0305 for a text that this version cannot
+    read."""
     try:
         said = json.loads(text)
         return Topic(

@@ -24,7 +24,7 @@ import pyarrow as pa
 from headrace.core.errors import HeadraceError, LogError, LogReadOnlyError
 from headrace.log import wire
 from headrace.log.codec import topic_from_json
-from headrace.log.port import Log
+from headrace.log.sqlite import SqliteLog
 from headrace.log.wire import FRAME, Call, Reply
 
 LOCK_NAME = "log.lock"
@@ -90,7 +90,7 @@ def owner_pid(folder: Path) -> int | None:
 class Server:
     """Serves a log to other processes until `close`."""
 
-    def __init__(self, log: Log, folder: Path) -> None:
+    def __init__(self, log: SqliteLog, folder: Path) -> None:
         self._log = log
         self._path = folder / SOCKET_NAME
         self._closing = False
@@ -128,7 +128,9 @@ class Server:
                 if self._closing or len(self._open) >= CONNECTIONS_MAX:
                     connection.close()
                     continue
-                thread = threading.Thread(target=self._serve, args=(connection,), name="headrace-log-serve", daemon=True)
+                thread = threading.Thread(
+                    target=self._serve, args=(connection,), name="headrace-log-serve", daemon=True
+                )
                 self._open.add(connection)
                 self._threads.add(thread)
             thread.start()
@@ -172,10 +174,14 @@ class Server:
                 self._log.drop(topic)
             case "import", [topic, import_id]:
                 index = self._log.import_partition(topic, import_id, seal=call.flag).partition.index
+            case "restart", [topic]:
+                index = self._log.restart_clock(topic)
             case "hello", _:
                 pass
             case _:
-                raise LogError("HR-0318", f"the owner knows no call {call.verb!r}", hint="use one version of headrace for both")
+                raise LogError(
+                    "HR-0318", f"the owner knows no call {call.verb!r}", hint="use one version of headrace for both"
+                )
         return wire.encode_reply(Reply(index=index)), ()
 
 
@@ -234,17 +240,17 @@ def _listen(folder: Path) -> socket.socket:
     try:
         with _short(private) as short:
             listener.bind(str(short / "s"))
-        os.chmod(private / "s", 0o600)
+        (private / "s").chmod(0o600)
         listener.listen(128)
-        os.replace(private / "s", folder / SOCKET_NAME)
+        (private / "s").replace(folder / SOCKET_NAME)
     except BaseException:
         listener.close()
         raise
     finally:
         with suppress(OSError):
-            os.unlink(private / "s")
+            (private / "s").unlink()
         with suppress(OSError):
-            os.rmdir(private)
+            private.rmdir()
     return listener
 
 

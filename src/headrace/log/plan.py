@@ -405,17 +405,17 @@ class _Ids:
         """(payloads, available_at), UNKNOWN where the id is not there."""
         payloads, available = np.zeros(len(keys), np.uint64), np.full(len(keys), UNKNOWN, np.int64)
         for segment in self._segments:  # newest last, so that it wins
-            here_payloads, here = segment.find(keys)  # type: ignore[arg-type]
+            here_payloads, here = segment.find(keys)  # type: ignore[arg-type]  # as above
             found = here != UNKNOWN
             payloads[found], available[found] = here_payloads[found], here[found]
         return payloads, available
 
     def put_one(self, key: Physical, payload: int, at: int, journal: Journal | None) -> None:
-        self._segment(at, journal).put_one(key, payload, at, journal)  # type: ignore[arg-type]
+        self._segment(at, journal).put_one(key, payload, at, journal)  # type: ignore[arg-type]  # as above
 
     def put(self, keys: Keys, payloads: Words, available: Integers, journal: Journal | None) -> None:
         """keys: distinct."""
-        self._segment(int(available.max()), journal).put(keys, payloads, available, journal)  # type: ignore[arg-type]
+        self._segment(int(available.max()), journal).put(keys, payloads, available, journal)  # type: ignore[arg-type]  # as above
 
     def entries(self) -> Iterator[tuple[Keys, Words, Integers]]:
         """Everything held, oldest segment first."""

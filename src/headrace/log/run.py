@@ -11,6 +11,7 @@ from headrace.core.times import Clock
 from headrace.log.owner import OwnerLock, Server, owner_pid
 from headrace.log.port import Log
 from headrace.log.sqlite import SqliteLog
+from headrace.log.sqlite_file import make_folder
 from headrace.log.sqlite_remote import RemoteLog
 
 
@@ -34,7 +35,7 @@ def open_log(folder: Path | str, *, clock: Clock | None = None, role: Role | str
     if role is Role.READER:
         return RemoteLog(folder, clock=clock, own=None, writable=False)
     if role in (Role.ANY, Role.OWNER):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = OwnerLock.take(folder)
         if lock is not None:
             try:

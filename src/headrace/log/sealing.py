@@ -53,7 +53,8 @@ def runs_to_seal(entries: Sequence[EntrySize], *, all: bool) -> tuple[list[tuple
 
 
 class Upkeep:
-    """A thread that calls `work` when woken, and each PAUSE_S. A failure is logged and tried again: nothing waits for it."""
+    """A thread that calls `work` when woken, and each PAUSE_S. A failure is logged and tried again: nothing waits for
+    it."""
 
     def __init__(self, work: Callable[[], None], *, name: str) -> None:
         self._work = work

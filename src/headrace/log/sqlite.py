@@ -8,12 +8,11 @@ and one background thread (sealing, retention, checkpoints) unless told not to.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,9 +29,19 @@ from headrace.log.port import Append, Appended, Capabilities, Log, PartitionStat
 from headrace.log.sealing import Upkeep
 from headrace.log.sqlite_append import AppendTurn, Asked, Entry, Piece, answers, check, collect
 from headrace.log.sqlite_entry import ENTRY_ROWS
-from headrace.log.sqlite_file import FILE_NAME, connect_writer, read_only, translated, unknown_outcome
+from headrace.log.sqlite_file import FILE_NAME, connect_writer, make_folder, translated, unknown_outcome
 from headrace.log.sqlite_queue import CommitQueue
-from headrace.log.sqlite_read import AHEAD_MAX, PartitionRecord, Reader, TopicRecord, ahead, find, group_cut, load_catalog, refresh
+from headrace.log.sqlite_read import (
+    AHEAD_MAX,
+    PartitionRecord,
+    Reader,
+    TopicRecord,
+    ahead,
+    find,
+    group_cut,
+    load_catalog,
+    refresh,
+)
 from headrace.log.sqlite_upkeep import CHECKPOINT_PAGES, Housekeeper
 
 WAL_PAGES_MAX = 16_384  # 64 MiB: above it the writer moves the WAL into the file itself, rather than let it grow
@@ -59,12 +68,13 @@ class SqliteLog(Log):
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """folder: made if there is none. background: False leaves upkeep to calls of `maintain`.
-        room: give a new WAL its length at once, which steadies the time of a commit and costs some 10 ms. on_close: called last.
+        room: give a new WAL its length at once, which steadies the time of a commit and costs some 10 ms. on_close:
+        called last.
 
         Raises: LogReadOnlyError, LogFormatError, LogCorruptError, LogFullError."""
         self.folder = folder
         self.file = folder / FILE_NAME
-        _make_folder(folder, self.file)
+        make_folder(folder)
         self._clock = clock
         self._on_close = on_close
         self._connection = connect_writer(self.file, vfs=vfs, room=room)
@@ -124,7 +134,9 @@ class SqliteLog(Log):
 
         self._alone(work)
 
-    def append(self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None) -> tuple[Appended, ...]:
+    def append(
+        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None
+    ) -> tuple[Appended, ...]:
         if (group is None) != (cut is None):
             raise UsageError("HR-0314", "append needs both group and cut, or neither")
         return self._queue.call(Asked(appends, group, cut))
@@ -321,7 +333,8 @@ class SqliteLog(Log):
         return judge.imported(record.partition.index, piece.rows, piece.available_at)
 
     def _recent(self, topic: TopicRecord) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Live rows within `dedup` of their partition's running maximum; only the last where there are no ids to know."""
+        """Live rows within `dedup` of their partition's running maximum; only the last where there are no ids to
+        know."""
         for record in topic.partitions.values():
             if record.live and record.end > record.start:
                 first = record.end - 1
@@ -406,9 +419,9 @@ class SqliteLog(Log):
                 if self._closed:
                     return
                 entries = self._housekeeper.encode(run)
-                self._turn(lambda run=run, entries=entries: self._housekeeper.swap(self._connection, run, entries))
+                self._turn(partial(self._housekeeper.swap, self._connection, run, entries))
             if topic.topic.retention is not None:
-                self._turn(lambda topic=topic, record=record: self._retain(topic, record))
+                self._turn(partial(self._retain, topic, record))
         while not self._closed and self._turn(lambda: self._housekeeper.purge(self._connection)):
             pass
         self._forget_imports()
@@ -462,21 +475,3 @@ def _beginning(turns: list[AppendTurn], resolved: list[Resolved]) -> tuple[list[
 @lru_cache(maxsize=STATEMENT_ENTRIES_MAX)
 def _insert(count: int) -> str:
     return "INSERT INTO entries VALUES" + ",".join(["(?,?,?,?,?,?)"] * count)
-
-
-def _make_folder(folder: Path, file: Path) -> None:
-    if folder.is_dir():
-        return
-    try:
-        folder.mkdir(parents=True)
-        # The name of the new folder is durable before anything in it is.
-        parent = os.open(folder.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
-    except PermissionError as error:
-        raise read_only(file) from error
-    except OSError as error:
-        with translated(file):
-            raise error

@@ -81,7 +81,9 @@ class Piece:
             rows = rows_to_batch(topic.schema, rows)
         # One nullability for all, or Arrow refuses to join them.
         names = topic.schema.names
-        return pa.RecordBatch.from_arrays(rows.columns, schema=pa.schema([pa.field(n, c.type) for n, c in zip(names, rows.columns, strict=True)]))
+        return pa.RecordBatch.from_arrays(
+            rows.columns, schema=pa.schema([pa.field(n, c.type) for n, c in zip(names, rows.columns, strict=True)])
+        )
 
     def entries(self, judged: Judged) -> list[Entry]:
         """As the file will hold them, from the partition's end on."""
@@ -101,7 +103,8 @@ class Piece:
         return made
 
 
-# Above it, rows in Arrow take fewer bytes and less time to read than in MessagePack, and the cost of making them is paid.
+# Above it, rows in Arrow take fewer bytes and less time to read than in MessagePack, and the cost of making them is
+# paid.
 ROWS_MAX = 4_096
 
 
@@ -172,7 +175,9 @@ def _check_tuples(topic: TopicRecord, rows: Tuples) -> None:
             if type(value) is not wanted:
                 if value is None and nullable:
                     continue
-                raise _unfit(topic, f"row {index}, field {name!r}: expected {wanted.__name__}, seen {type(value).__name__}")
+                raise _unfit(
+                    topic, f"row {index}, field {name!r}: expected {wanted.__name__}, seen {type(value).__name__}"
+                )
             if wanted is int and not -_INT64_MAX - 1 <= value <= _INT64_MAX:  # type: ignore[operator]  # an int, tested above
                 raise _unfit(topic, f"row {index}, field {name!r}: expected 64 bits, seen {value}")
 
@@ -235,7 +240,11 @@ def answers(
     return [
         tuple(
             Appended(
-                partition=record.partition, offset=record.end, verdicts=empty.astype(np.uint8), event_times=empty, available_at=empty
+                partition=record.partition,
+                offset=record.end,
+                verdicts=empty.astype(np.uint8),
+                event_times=empty,
+                available_at=empty,
             )
             if each is None
             else each

@@ -58,7 +58,9 @@ def declare(connection: apsw.Connection, known: TopicRecord | None, topic: Topic
         partitions = {} if known is None else dict(known.partitions)
         for index in range(topic.partitions):
             if index not in partitions:
-                partitions[index] = _insert_partition(connection, number, Partition(topic.name, incarnation, index), None)
+                partitions[index] = _insert_partition(
+                    connection, number, Partition(topic.name, incarnation, index), None
+                )
         changed(connection)
     schemas = {} if known is None else dict(known.schemas)
     return TopicRecord(
@@ -123,7 +125,8 @@ def restart_clock(connection: apsw.Connection, known: TopicRecord, now: Instant)
         for each in known.partitions.values():
             if each.live and each.available_at > now:
                 connection.execute(
-                    "UPDATE partitions SET restart_offset = ?, restart_at = ? WHERE number = ?", (each.end, now, each.number)
+                    "UPDATE partitions SET restart_offset = ?, restart_at = ? WHERE number = ?",
+                    (each.end, now, each.number),
                 )
         changed(connection)
 
@@ -144,7 +147,9 @@ def refuse_change(old: Topic, new: Topic) -> None:
         if field.name not in new.schema:
             raise _refused(old, f"field {field.name!r}: expected {field.type} as stored, seen no such field")
         if new.schema[field.name].type != field.type:
-            raise _refused(old, f"field {field.name!r}: expected {field.type} as stored, seen {new.schema[field.name].type}")
+            raise _refused(
+                old, f"field {field.name!r}: expected {field.type} as stored, seen {new.schema[field.name].type}"
+            )
     for field in new.schema:
         if field.name not in old.schema and field.required:
             raise _refused(old, f"field {field.name!r}: a field added later is null before, so it cannot be required")

@@ -102,7 +102,8 @@ def _strangers(connection: apsw.Connection, catalog: Catalog) -> Iterator[str]:
 
 
 def _partition(reader: Reader, topic: TopicRecord, record: PartitionRecord) -> Iterator[str]:
-    """Checksums, offsets without gaps, verdicts that exist, available_at that does not fall, ids that are taken once."""
+    """Checksums, offsets without gaps, verdicts that exist, available_at that does not fall, ids that are taken
+    once."""
     offset, last = record.start, None
     if not record.listed:
         yield f"{record.partition}: import {record.import_id!r} was not sealed; {record.end} rows wait for it to go on"

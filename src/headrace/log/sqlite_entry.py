@@ -1,9 +1,10 @@
 """An entry: a run of rows of one partition as the log's file holds it. Pure.
 
-Two forms. ROWS: a few rows as MessagePack, the cheap way in for single events (about 2 us a row). ARROW: up to ENTRY_ROWS
-rows as an Arrow IPC stream whose integer columns (also instants and decimals) are narrowed to the smallest unsigned width
-above their least value. That is a third of the bytes, so it is faster than copying in both directions: reading is bound
-by page copies and the checksum, not by widening. The three system columns cost nothing where they repeat another.
+Two forms. ROWS: a few rows as MessagePack, the cheap way in for single events (about 2 us a row). ARROW: up to
+ENTRY_ROWS rows as an Arrow IPC stream whose integer columns (also instants and decimals) are narrowed to the smallest
+unsigned width above their least value. That is a third of the bytes, so it is faster than copying in both directions:
+reading is bound by page copies and the checksum, not by widening. The three system columns cost nothing where they
+repeat another.
 """
 
 from __future__ import annotations
@@ -214,7 +215,9 @@ def decode_arrow(topic: Topic, payload: pa.Buffer) -> Columns:
         event_times = available_at
     assert available_at is not None and event_times is not None
     verdicts = (
-        np.full(count, header.verdict, dtype=np.uint8) if header.verdict is not None else system["_verdict"].astype(np.uint8)
+        np.full(count, header.verdict, dtype=np.uint8)
+        if header.verdict is not None
+        else system["_verdict"].astype(np.uint8)
     )
     return Columns(fields, available_at, event_times, verdicts)
 

@@ -1,8 +1,8 @@
 """The log's one file: its tables, its format version, its connections, and SQLite's errors in our words.
 
 Everything of one partition lies in one stretch of one B-tree: an entry's key is the partition's number times 2**40 plus
-the offset of its first row. An append of one event therefore writes one leaf page and nothing else: a partition's end and
-its running maximum are read off its last entry. Touches: the file, through apsw.
+the offset of its first row. An append of one event therefore writes one leaf page and nothing else: a partition's end
+and its running maximum are read off its last entry. Touches: the file, through apsw.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from pathlib import Path
 
 import apsw
 
-from headrace.core.errors import HeadraceError, LogCorruptError, LogError, LogFormatError, LogFullError, LogReadOnlyError
+from headrace.core.errors import (
+    HeadraceError,
+    LogCorruptError,
+    LogError,
+    LogFormatError,
+    LogFullError,
+    LogReadOnlyError,
+)
 
 FILE_NAME = "log.sqlite"
 FORMAT = 1  # raised when an older headrace could misread the file; kept in SQLite's user_version
@@ -35,7 +42,8 @@ CREATE TABLE topics(
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, incarnation INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0,
     UNIQUE(name, incarnation));
 CREATE TABLE versions(
-    topic INTEGER NOT NULL, version INTEGER NOT NULL, definition TEXT NOT NULL, PRIMARY KEY(topic, version)) WITHOUT ROWID;
+    topic INTEGER NOT NULL, version INTEGER NOT NULL, definition TEXT NOT NULL, PRIMARY KEY(topic, version)) WITHOUT
+    ROWID;
 CREATE TABLE partitions(
     number INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER NOT NULL, place INTEGER NOT NULL, import_id TEXT,
     sealed INTEGER NOT NULL, start INTEGER NOT NULL DEFAULT 0, restart_offset INTEGER NOT NULL DEFAULT 0,
@@ -54,6 +62,23 @@ PRAGMA user_version = {FORMAT};
 def key(number: int, offset: int) -> int:
     """The entries key of an offset of the partition with this number."""
     return number << OFFSET_BITS | offset
+
+
+def make_folder(folder: Path) -> None:
+    """The log's folder, its name durable before anything is in it. Raises: LogReadOnlyError HR-0307, LogError
+    HR-0309."""
+    if folder.is_dir():
+        return
+    with translated(folder / FILE_NAME):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except PermissionError as error:
+            raise read_only(folder / FILE_NAME) from error
+        parent = os.open(folder.parent, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
 
 
 def connect_writer(file: Path, *, vfs: str | None = None, room: bool = True) -> apsw.Connection:
@@ -115,8 +140,9 @@ def connect_checkpointer(file: Path, *, vfs: str | None = None) -> apsw.Connecti
 def _make_room(connection: apsw.Connection, file: Path) -> None:
     """A WAL of its full length, kept from one owner to the next.
 
-    Each sync of a file that has grown waits for the file system's journal, and with it for whatever others have written:
-    4 ms and more a commit were measured beside busy neighbours, against 0.07 ms where the WAL is written over in place.
+    Each sync of a file that has grown waits for the file system's journal, and with it for whatever others have
+    written: 4 ms and more a commit were measured beside busy neighbours, against 0.07 ms where the WAL is written over
+    in place.
     """
     kept = ctypes.c_int(1)
     connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(kept))
@@ -168,19 +194,20 @@ def read_only(file: Path) -> LogReadOnlyError:
     )
 
 
-def corrupt(place: str, detail: str, **facts: object) -> LogCorruptError:
+def corrupt(place: str, detail: str, **facts: str | int) -> LogCorruptError:
     """place: the file, or topic, partition and offset."""
     return LogCorruptError(
         "HR-0304",
         f"{place} is corrupt",
         detail=detail,
         hint="run `headrace doctor` to see how far it goes, then `headrace restore` the last backup beside it",
+        retryable=False,
         **facts,
     )
 
 
 @contextmanager
-def translated(file: Path, place: str = "", *, writing: bool = False, **facts: object) -> Iterator[None]:
+def translated(file: Path, place: str = "", *, writing: bool = False, **facts: str | int) -> Iterator[None]:
     """SQLite's errors within, as HeadraceError. place: what was read, for a corrupt file; the file itself by default.
     writing: within a commit, where an input or output error leaves the outcome unknown."""
     try:

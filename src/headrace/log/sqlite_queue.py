@@ -1,8 +1,9 @@
 """Group commit: many callers, one commit. Touches: locks.
 
-Whoever comes first leads: it takes what waits and does it, on its own thread and without a hand-off. Who comes meanwhile
-waits, and the leader's end makes the first of them the next leader. An uncontended call costs one lock; n concurrent
-calls share one commit. Each caller waits on a lock of its own, so that an end wakes exactly those it concerns.
+Whoever comes first leads: it takes what waits and does it, on its own thread and without a hand-off. Who comes
+meanwhile waits, and the leader's end makes the first of them the next leader. An uncontended call costs one lock; n
+concurrent calls share one commit. Each caller waits on a lock of its own, so that an end wakes exactly those it
+concerns.
 """
 
 from __future__ import annotations

@@ -26,12 +26,23 @@ from headrace.core.times import Clock, Duration, Instant, iso
 from headrace.log import define
 from headrace.log.codec import topic_from_json
 from headrace.log.define import Topic
-from headrace.log.port import PartitionKind, PartitionState, TopicState
 from headrace.log.plan import NEVER
-from headrace.log.sqlite_entry import ENTRY_ROWS, Columns, Form, arrow_schema, assemble, checksum, decode_arrow, decode_rows
+from headrace.log.port import PartitionKind, PartitionState, TopicState
+from headrace.log.sqlite_entry import (
+    ENTRY_ROWS,
+    Columns,
+    Form,
+    arrow_schema,
+    assemble,
+    checksum,
+    decode_arrow,
+    decode_rows,
+)
 from headrace.log.sqlite_file import OFFSET_BITS, connect_reader, corrupt, key, translated
 
-AHEAD_MAX = Duration.parse("5m")  # SEMANTICS 1.2: an append instant further above the reader's clock halts its partition
+AHEAD_MAX = Duration.parse(
+    "5m"
+)  # SEMANTICS 1.2: an append instant further above the reader's clock halts its partition
 CHUNK_BYTES = 32 << 20  # what one transaction of a read collects at most before it yields
 _CLASSES: dict[Kind, type] = {
     Kind.STRING: str, Kind.INT64: int, Kind.FLOAT64: float, Kind.BOOLEAN: bool,
@@ -45,7 +56,8 @@ _DECODING = (pa.ArrowInvalid, msgspec.MsgspecError, KeyError, IndexError, ValueE
 class PartitionRecord:
     """A partition as the file says it. number: its place in the keys. The owner keeps end and available_at current.
 
-    restart_offset, restart_at: rows below were stamped by a clock that ran ahead, and count as stamped at restart_at."""
+    restart_offset, restart_at: rows below were stamped by a clock that ran ahead, and count as stamped at
+    restart_at."""
 
     number: int
     partition: Partition
@@ -115,7 +127,10 @@ def find(catalog: Catalog, partition: Partition) -> tuple[TopicRecord, Partition
     record = catalog.get(partition.topic)
     if record is None:
         raise NotFoundError(
-            "HR-0302", f"no topic {partition.topic!r} in the log", hint=did_you_mean(partition.topic, catalog), topic=partition.topic
+            "HR-0302",
+            f"no topic {partition.topic!r} in the log",
+            hint=did_you_mean(partition.topic, catalog),
+            topic=partition.topic,
         )
     if record.incarnation != partition.incarnation:
         raise NotFoundError(
@@ -138,13 +153,16 @@ def find(catalog: Catalog, partition: Partition) -> tuple[TopicRecord, Partition
 
 
 def load_catalog(connection: apsw.Connection) -> Catalog:
-    """Every topic that was not dropped, with its partitions' ends. Within a transaction of the caller's for one instant."""
+    """Every topic that was not dropped, with its partitions' ends. Within a transaction of the caller's for one
+    instant."""
     catalog: Catalog = {}
     rows = connection.execute("SELECT id, name, incarnation FROM topics WHERE NOT dropped ORDER BY name").fetchall()
     for number, name, incarnation in rows:
         definitions = {
             version: topic_from_json(text)
-            for version, text in connection.execute("SELECT version, definition FROM versions WHERE topic = ?", (number,))
+            for version, text in connection.execute(
+                "SELECT version, definition FROM versions WHERE topic = ?", (number,)
+            )
         }
         if not definitions:
             raise corrupt(f"topic {name!r}", "expected a stored definition, seen none", topic=name)
@@ -157,7 +175,8 @@ def load_catalog(connection: apsw.Connection) -> Catalog:
             schemas={v: topic.schema for v, topic in definitions.items()},
         )
         partitions = connection.execute(
-            "SELECT number, place, import_id, sealed, start, restart_offset, restart_at FROM partitions WHERE topic = ?",
+            "SELECT number, place, import_id, sealed, start, restart_offset, restart_at FROM partitions "
+            "WHERE topic = ?",
             (number,),
         ).fetchall()
         for part, place, import_id, sealed, start, restart_offset, restart_at in partitions:
@@ -284,10 +303,13 @@ class Reader:
     ) -> list[pa.RecordBatch]:
         """One transaction's worth of batches from `offset`, none empty, together at least one row."""
         place = f"{record.partition} at offset {offset}"
-        facts = {"topic": record.partition.topic, "partition": record.partition.index, "offset": offset}
-        with translated(self.file, place, **facts), self.pool.lease() as connection:
+        topic_name, index = record.partition.topic, record.partition.index
+        corrupt_at = translated(self.file, place, topic=topic_name, partition=index, offset=offset)
+        with corrupt_at, self.pool.lease() as connection:
             self._check_kept(connection, record, offset)
-            pieces = self._collect(connection, topic, record, offset, min(end, offset + max(1, min(rows_max, ENTRY_ROWS))))
+            pieces = self._collect(
+                connection, topic, record, offset, min(end, offset + max(1, min(rows_max, ENTRY_ROWS)))
+            )
         batches = []
         for first, columns in pieces:
             if record.restart_offset > first:
@@ -384,7 +406,12 @@ class Reader:
         return columns
 
     def _decode_small(
-        self, pieces: list[tuple[int, Columns]], topic: TopicRecord, record: PartitionRecord, offset: int, small: list[bytes]
+        self,
+        pieces: list[tuple[int, Columns]],
+        topic: TopicRecord,
+        record: PartitionRecord,
+        offset: int,
+        small: list[bytes],
     ) -> None:
         if not small:
             return

@@ -20,12 +20,13 @@ import pyarrow as pa
 
 from headrace.core.errors import HeadraceError, LogError, NotOwnerError
 from headrace.core.points import Cut, Partition
-from headrace.core.times import Clock, Duration
+from headrace.core.times import Clock, Duration, Instant
 from headrace.log import wire
 from headrace.log.codec import topic_to_json
 from headrace.log.define import Topic
 from headrace.log.owner import OwnerLock, connect, owner_pid, receive, send
 from headrace.log.port import Append, Appended, Capabilities, Log, PartitionState, TopicState
+from headrace.log.sqlite import SqliteLog
 from headrace.log.sqlite_catalog import existing
 from headrace.log.sqlite_file import FILE_NAME, read_only, translated, unknown_outcome
 from headrace.log.sqlite_read import Catalog, Reader, find, group_cut, load_catalog, refresh
@@ -43,17 +44,17 @@ class RemoteLog(Log):
     capabilities = Capabilities(name="sqlite", multi_process_write=True, transactions=True, durable=True)
 
     def __init__(
-        self, folder: Path, *, clock: Clock, own: Callable[[OwnerLock], Log] | None, writable: bool = True
+        self, folder: Path, *, clock: Clock, own: Callable[[OwnerLock], SqliteLog] | None, writable: bool = True
     ) -> None:
-        """own: makes the owner's log once the lock is taken; None for a process that never owns. writable: False refuses
-        every call that writes."""
+        """own: makes the owner's log once the lock is taken; None for a process that never owns. writable: False
+        refuses every call that writes."""
         self.folder = folder
         self.file = folder / FILE_NAME
         self._own = own
         self._writable = writable
         self._reader = Reader(self.file, clock=clock)
         self._mutex = threading.Lock()
-        self._owned: Log | None = None
+        self._owned: SqliteLog | None = None
         self._idle: list[socket.socket] = []
         self._catalog: tuple[int, Catalog] = (-1, {})
         self._closed = False
@@ -115,7 +116,9 @@ class RemoteLog(Log):
         call = Call("drop", texts=[topic])
         self._do(lambda log: log.drop(topic), lambda channel: _ask(channel, call))
 
-    def append(self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None) -> tuple[Appended, ...]:
+    def append(
+        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None
+    ) -> tuple[Appended, ...]:
         if self._owned is not None:
             return self._owned.append(appends, group=group, cut=cut)
         head, body = wire.append_call(appends, group, cut)
@@ -145,11 +148,16 @@ class RemoteLog(Log):
         if self._owned is not None:
             self._owned.close()
 
+    def restart_clock(self, topic: str) -> Instant:
+        """As SqliteLog.restart_clock."""
+        call = Call("restart", texts=[topic])
+        return self._do(lambda log: log.restart_clock(topic), lambda channel: Instant(_ask(channel, call).index))
+
     def reach(self) -> None:
         """Find the owner, or become it. Raises: NotOwnerError HR-0308."""
         self._do(lambda log: None, lambda channel: _ask(channel, Call("hello")) and None)
 
-    def _do(self, locally: Callable[[Log], Answer], remotely: Callable[[socket.socket], Answer]) -> Answer:
+    def _do(self, locally: Callable[[SqliteLog], Answer], remotely: Callable[[socket.socket], Answer]) -> Answer:
         """Whichever way there is. Raises: NotOwnerError HR-0308, LogError HR-0311, and what the call raises."""
         if not self._writable:
             raise read_only(self.file)

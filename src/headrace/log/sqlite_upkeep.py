@@ -79,7 +79,8 @@ class Housekeeper:
         return record.end if row is None else row[0] & _OFFSET_MASK
 
     def checkpoint(self) -> None:
-        """Move what the WAL holds into the file, as far as no reader or writer is in the way; where one runs, nothing."""
+        """Move what the WAL holds into the file, as far as no reader or writer is in the way; where one runs,
+        nothing."""
         if not self._checkpointing.acquire(blocking=False):
             return
         try:
@@ -100,7 +101,9 @@ class Housekeeper:
         _, record, first, end = run
         low, high = key(record.number, first), key(record.number, end)
         with transaction(writer):
-            held = writer.execute("SELECT sum(count) FROM entries WHERE key >= ? AND key < ?", (low, high)).fetchone()[0]
+            held = writer.execute("SELECT sum(count) FROM entries WHERE key >= ? AND key < ?", (low, high)).fetchone()[
+                0
+            ]
             if held != end - first:
                 return
             writer.execute("DELETE FROM entries WHERE key >= ? AND key < ?", (low, high))

@@ -1,7 +1,7 @@
 """What crosses the owner's socket: one frame each way, a MessagePack head and a body of Arrow and plain arrays. Pure.
 
-No pickle, and nothing of what arrives is run. Errors travel with their class, code and facts, so that a caller in another
-process can act on them as the owner's own callers do.
+No pickle, and nothing of what arrives is run. Errors travel with their class, code and facts, so that a caller in
+another process can act on them as the owner's own callers do.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Part(msgspec.Struct, array_like=True):
 
 
 class Call(msgspec.Struct, array_like=True):
-    """verb: append, declare (text: the definition), drop (text: the topic), import (texts: topic, import id; flag: seal),
-    hello. cut: of `group`, for append."""
+    """verb: append, declare (text: the definition), drop (text: the topic), import (texts: topic, import id; flag:
+    seal), restart (text: the topic), hello. cut: of `group`, for append."""
 
     verb: str
     texts: list[str] = []
@@ -64,7 +64,8 @@ class Fault(msgspec.Struct, array_like=True):
 
 
 class Reply(msgspec.Struct, array_like=True):
-    """appended: place, offset and row count of each Append; the body holds their verdicts, event_times, available_at."""
+    """appended: place, offset and row count of each Append; the body holds their verdicts, event_times,
+    available_at."""
 
     fault: Fault | None = None
     appended: list[tuple[_Place, int, int]] = []
@@ -90,7 +91,9 @@ def append_call(appends: Sequence[Append], group: str | None, cut: Cut | None) -
             body.append(arrow)
         else:
             rows = [list(row) for row in append.rows]
-        stamps = b"" if append.available_at is None else np.ascontiguousarray(append.available_at, dtype=np.int64).tobytes()
+        stamps = (
+            b"" if append.available_at is None else np.ascontiguousarray(append.available_at, dtype=np.int64).tobytes()
+        )
         body.append(stamps)
         place = _place(append.partition)
         parts.append(Part(place, append.request, rows, len(arrow), len(stamps), append.at, append.begins))
@@ -163,14 +166,18 @@ def read_reply(head: bytes | memoryview, body: pa.Buffer) -> tuple[Reply, tuple[
         times, stamps = (np.frombuffer(body.slice(at + 8 * count * n, 8 * count), dtype=np.int64) for n in (0, 1))
         verdicts = np.frombuffer(body.slice(at + 16 * count, count), dtype=np.uint8)
         appended.append(
-            Appended(partition=Partition(*place), offset=offset, verdicts=verdicts, event_times=times, available_at=stamps)
+            Appended(
+                partition=Partition(*place), offset=offset, verdicts=verdicts, event_times=times, available_at=stamps
+            )
         )
         at += 17 * count
     return reply, tuple(appended)
 
 
 def fault_of(error: HeadraceError) -> Fault:
-    facts = {name: value for name, value in error.facts.items() if isinstance(value, (bool, int, float, str, type(None)))}
+    facts = {
+        name: value for name, value in error.facts.items() if isinstance(value, (bool, int, float, str, type(None)))
+    }
     return Fault(type(error).__name__, error.code, error.message, error.detail, error.hint, error.retryable, facts)
 
 

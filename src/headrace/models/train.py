@@ -135,11 +135,14 @@ def _statistics(inputs: Floats) -> tuple[Floats, Floats]:
         known = inputs[:, place][~np.isnan(inputs[:, place])]
         if not len(known):
             continue
-        mean = math.fsum(known) / len(known)
-        deviation = math.sqrt(math.fsum((known - mean) ** 2) / len(known))
-        means[place] = mean
+        # Scaled by a power of two, which rounds nothing, so that no square leaves the doubles.
+        exponent = int(np.frexp(np.abs(known).max())[1])
+        scaled = np.ldexp(known, -exponent)
+        mean = math.fsum(scaled) / len(known)
+        deviation = math.sqrt(math.fsum((scaled - mean) ** 2) / len(known))
+        means[place] = math.ldexp(mean, exponent)
         if deviation > _CONSTANT * abs(mean):
-            deviations[place] = deviation
+            deviations[place] = math.ldexp(deviation, exponent)
     return means, deviations
 
 

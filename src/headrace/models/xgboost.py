@@ -18,6 +18,8 @@ from headrace.core.kernel.model import Form, Trees
 from headrace.models.define import Trainer
 from headrace.models.port import Floats, Learned, TrainerLibrary, Truths
 
+_ROWS_ALONE_MAX = 20_000  # up to here threads wait for each other longer than they work, on a machine that does more
+
 
 class XGBoost(TrainerLibrary):
     """Takes nulls as they are."""
@@ -29,7 +31,8 @@ class XGBoost(TrainerLibrary):
         library = plugs.require("xgboost", wanted_by=f"trainer {trainer.method.value!r}")
         settings = {name: value for name, value in trainer.settings if value is not None}
         rounds = settings.pop("n_estimators")
-        settings |= {"objective": "binary:logistic", "seed": trainer.seed, "verbosity": 0}
+        threads = 1 if len(inputs) < _ROWS_ALONE_MAX else 0  # 0: all
+        settings |= {"objective": "binary:logistic", "seed": trainer.seed, "verbosity": 0, "nthread": threads}
         try:
             rows = library.DMatrix(inputs, label=truths.astype(np.float32), missing=np.nan)
             booster = library.train(settings, rows, num_boost_round=rounds)

@@ -22,12 +22,12 @@ from headrace.core.codec import (
     json_value,
     physical_array,
     physical_list,
+    refuse_lists,
     units,
 )
 from headrace.core.errors import SchemaError
 from headrace.core.schema import DataType, Field, Kind
 from headrace.log.define import Topic
-from headrace.log.identity import refuse_lists
 from headrace.schemas.validate import Problem, converter, late, limits, missing, outside, shown, unknown_field
 
 Refuse = Callable[[int, SchemaError], SchemaError]

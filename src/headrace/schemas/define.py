@@ -51,9 +51,9 @@ class ImportOptions:
 
     columns: the file's column of each field whose name differs. zone: the time zone of timestamps without one; None
     refuses them. available_at: the rule. round: decimal fields whose values are rounded to the field's scale, ties to
-    even, instead of refused; how many were is reported. again: take a file that was imported before once more (rows with known ids are
-    left out all the same). ignore: columns of the file that are meant to be left aside though they resemble a field.
-    format: "parquet", "csv" or "ndjson"; None goes by the file's name.
+    even, instead of refused; how many were is reported. again: take a file that was imported before once more (rows
+    with known ids are left out all the same). ignore: columns of the file that are meant to be left aside though they
+    resemble a field. format: "parquet", "csv" or "ndjson"; None goes by the file's name.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """What a file's own types leave open, decided by the import's options before the validation. Pure.
 
-The one idea: texts that stand for numbers (CSV), local times, digits beyond a decimal's scale and 0 and 1 for booleans are
-made exact here, or left as they are for the validation to refuse; nothing is guessed and what is rounded is counted.
+The one idea: texts that stand for numbers (CSV), local times, digits beyond a decimal's scale and 0 and 1 for booleans
+are made exact here, or left as they are for the validation to refuse; nothing is guessed, and rounding is counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.core.codec import decimals, rounded, units
+from headrace.core.codec import decimal_units, decimals, rounded, units
 from headrace.core.errors import SchemaError, UsageError, did_you_mean
 from headrace.core.schema import DataType, Kind
 from headrace.core.zones import zone
@@ -101,7 +101,7 @@ class Fitting:
             reals = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
             words, exact = decimals_of(reals, declared)
             for row in np.flatnonzero(~exact).tolist():
-                near = self._nearest(reals[row], declared)
+                near = self._nearest(float(reals[row]), declared)
                 if near is None:
                     return array
                 words[row] = near
@@ -120,10 +120,8 @@ class Fitting:
         """Units, counted where they differ from the value; None where they do not fit."""
         try:
             nearest = rounded(value, declared)
+            made = decimal_units(nearest, declared)
         except SchemaError:
-            return None
-        made = int(nearest.scaleb(declared.scale))
-        if abs(made) >= 10**declared.precision:
             return None
         self.rounded += nearest != decimal.Decimal(repr(value) if isinstance(value, float) else value)
         return made
@@ -161,6 +159,6 @@ class Fitting:
         first, second = (at.replace(tzinfo=zoneinfo.ZoneInfo(tz), fold=fold) for fold in (0, 1))
         if first.utcoffset() != second.utcoffset():
             message = f"local time {at.isoformat()} names no one instant in {tz}"
-            detail = "expected a time that the zone's clock shows once: around a change of clocks some come twice, some never"
+            detail = "expected a time that the zone's clock shows once; around a change some come twice, some never"
             raise self.refused(row, name, "HR-0424", message, detail)
         return first.isoformat()[len(at.isoformat()) :]

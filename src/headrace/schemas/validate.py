@@ -21,13 +21,13 @@ from headrace.core.codec import (
     Physical,
     json_value,
     physical,
+    refuse_lists,
     rows_to_batch,
     too_fine,
 )
 from headrace.core.errors import DefinitionError, SchemaError, did_you_mean
 from headrace.core.schema import DataType, Field, Kind
 from headrace.log.define import Topic
-from headrace.log.identity import refuse_lists
 
 Event = Mapping[str, object]
 Validate = Callable[[Event], tuple[Physical, ...]]

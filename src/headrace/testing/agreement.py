@@ -1,57 +1,53 @@
 """Online state, replay and oracle over one story: the same questions to each, and every value that differs.
 
-The one idea: a question is a point, an entity and perhaps a request; whoever answers it, the published value and its
-reason must be the same to the bit. What differs is a `Difference`, which `shrink` makes small enough to read.
+The one idea: the online state is driven as a log drives it, in rows and batches, restarted from checkpoints and from the
+log alone, asked in between; the replay gets the whole log at once. Both must say what the oracle says, to the bit.
 """
 
 from __future__ import annotations
 
+import decimal
 import random
-import struct
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from headrace.core import schema
 from headrace.core.aggregate import Reason
 from headrace.core.codec import rows_to_batch
 from headrace.core.errors import StateError
 from headrace.core.expr import describe
-from headrace.core.points import Cut
+from headrace.core.points import Partition
+from headrace.core.schema import DataType
+from headrace.features import checkpoint
 from headrace.features.define import Feature, FeatureView
 from headrace.features.plan import ViewPlan
+from headrace.features.replay import REASON_SUFFIX, Cuts, Events, Rows, replay
+from headrace.features.replay import Kind as ReplayKind
+from headrace.features.replay_rows import entity_types
 from headrace.features.run import FeatureState
 from headrace.log.port import SYSTEM_COLUMNS
-from headrace.testing.generate import SECOND, Story
-from headrace.testing.oracles import (
-    Entity,
-    Event,
-    Owners,
-    Seen,
-    entity_of,
-    of_members,
-    visible_available,
-    visible_known_now,
-    visible_served,
+from headrace.testing.expressions import Physical
+from headrace.testing.generate import Story
+from headrace.testing.oracles import Event, Owners
+from headrace.testing.questions import (
+    NOWHERE,
+    Answer,
+    Kind,
+    Question,
+    Tally,
+    canonical,
+    expected,
+    questions,
+    view_of,
 )
 
 BATCH_MAX = 7
-NOWHERE = 2**16 - 1, 2**42 - 1  # the partition and offset of a request that is in no log: behind all
-
-Answer = tuple[tuple[str, ...], tuple[Reason, ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What a view says of an entity at t. position: how many events had arrived. request: None is a plain read."""
-
-    view: str
-    kind: str  # served, available or known_now
-    position: int
-    t: int
-    entity: Entity | None
-    request: Event | None
+RESTART = 0.03  # after so many events the online state begins anew
+CONTEXT = decimal.Context(prec=80)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,22 +65,11 @@ class Difference:
         q = self.question
         asked = f"request {place(q.request)}" if q.request is not None else "plain read"
         return (
-            f"seed {self.seed}: {self.who} of {q.view}.{self.feature.name}, {q.kind} at t={q.t}, "
+            f"seed {self.seed}: {self.who} of {q.view}.{self.feature.name}, {q.kind.value} at t={q.t}, "
             f"{asked}, entity {q.entity}, after {q.position} events\n"
             f"  {said(self.feature)}\n"
             f"  oracle {self.expected[0]} {self.expected[1].name}, {self.who} {self.found[0]} {self.found[1].name}"
         )
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was compared. pairs: (visible event, query) pairs; see `expected`. members: events that lay in a window."""
-
-    pairs: int = 0
-    queries: int = 0
-    values: int = 0
-    members: int = 0
-    refused: int = 0
 
 
 def said(feature: Feature) -> str:
@@ -102,97 +87,34 @@ def place(event: Event | None) -> str:
     return "nowhere" if event is None else f"{event.partition}@{event.offset} id={event.id!r}"
 
 
-# --- questions ---
+def differences(story: Story, draw: random.Random, tally: Tally, **which: float) -> list[Difference]:
+    """Every value of every question on which somebody disagrees with the oracle."""
+    asked = questions(story, draw, **which)
+    owners = Owners()
+    answers = {id(q): expected(story, q, tally, owners) for q in asked}
+    found: list[Difference] = []
+    for question, answer in online(story, asked, draw):
+        if answer is None:
+            tally.refused += 1
+            continue
+        found += compare(story, "online", question, answers[id(question)], answer)
+    for question, answer in replayed(story, asked):
+        found += compare(story, "replay", question, answers[id(question)], answer)
+    return found
 
 
-def questions(story: Story, draw: random.Random, *, share: float = 1.0, reads: float = 0.3) -> list[Question]:
-    """Requests of the payments as they arrive, each served and sometimes replayed otherwise, and plain reads."""
-    found: list[Question] = []
-    for position, event in enumerate(story.events):
-        own = event.topic == story.main.name
-        for view in story.views:
-            if own and draw.random() < share:
-                entity = asked_entity(story, view, event)
-                for kind in ("served", *(k for k in ("available", "known_now") if draw.random() < 0.3)):
-                    found.append(
-                        Question(
-                            view=view.name,
-                            kind=kind,
-                            position=position,
-                            t=event.event_time,
-                            entity=entity,
-                            request=event,
-                        )
-                    )
-            if draw.random() < reads * share:
-                whose = entity_of(view, draw.choice(story.events[: position + 1]))
-                t = draw.choice((event.event_time, event.available_at)) + draw.choice(
-                    (-SECOND, -1, 0, 0, 1, 10 * SECOND)
-                )
-                found.append(
-                    Question(view=view.name, kind="served", position=position, t=t, entity=whose, request=None)
-                )
-    return [q for q in found if q.entity is not None or q.request is not None]
-
-
-def asked_entity(story: Story, view: FeatureView, request: Event) -> Entity | None:
-    """Whose values a request asks for: by the source's own expression, or by fields named like the entity."""
-    if any(topic.name == request.topic for topic in view.topics):
-        return entity_of(view, request)
-    parts = tuple(request.values.get(part) for part in view.entity)
-    return None if None in parts else parts
-
-
-# --- the oracle's answers ---
-
-
-def expected(story: Story, question: Question, tally: Tally, owners: Owners) -> Answer:
-    """By the oracle. Each visible event of the topics that the view reads is one pair, whatever its features."""
+def compare(story: Story, who: str, question: Question, wanted: Answer, given: Answer) -> Iterator[Difference]:
     view = next(v for v in story.views if v.name == question.view)
-    arrived, request = story.events[: question.position], question.request
-    match question.kind:
-        case "served":
-            visible = visible_served(arrived, cut_of(arrived), request)
-        case "available":
-            assert request is not None
-            visible = visible_available(story.events, request, view.lag)
-        case _:
-            visible = visible_known_now(story.events, question.t, request)
-    seen = Seen(visible, question.t, owners)
-    entity = () if question.entity is None else question.entity
-    found = [of_members(view, feature, story.labels, seen, entity, request) for feature in view.features]
-    read = topics_read(story, view)
-    tally.pairs += sum(1 for event in visible if event.topic in read)
-    tally.members += sum(count for _, count in found)
-    tally.queries += 1
-    tally.values += len(found)
-    return tuple(canonical(value) for (value, _), _ in found), tuple(reason for (_, reason), _ in found)
-
-
-def topics_read(story: Story, view: FeatureView) -> set[str]:
-    """The view's sources and what says something of their events later: label topics, topics of truths."""
-    own = {topic.name for topic in view.topics}
-    late = {f"{topic.name}.{field.name}" for topic in view.topics for field in topic.late_columns}
-    labels = {label.source.name for label in story.labels.values() if label.of.name in own}
-    return own | ((late | labels) & set(story.topics))
-
-
-def cut_of(arrived: Sequence[Event]) -> Cut:
-    return Cut.of({event.partition: event.offset + 1 for event in arrived})
-
-
-def canonical(value: object) -> str:
-    """Equal texts are equal values, to the bit and of one type."""
-    match value:
-        case bool() | None | str():
-            return repr(value)
-        case float():
-            return f"{value!r} {struct.pack('>d', value).hex()}"
-        case int():
-            return str(value)
-        case _:
-            assert isinstance(value, (list, tuple))
-            return "[" + ", ".join(canonical(one) for one in value) + "]"
+    for i, feature in enumerate(view.features):
+        if (wanted[0][i], wanted[1][i]) != (given[0][i], given[1][i]):
+            yield Difference(
+                seed=story.seed,
+                who=who,
+                question=question,
+                feature=feature,
+                expected=(wanted[0][i], wanted[1][i]),
+                found=(given[0][i], given[1][i]),
+            )
 
 
 # --- the online state's answers ---
@@ -206,7 +128,7 @@ def online(story: Story, asked: Sequence[Question], draw: random.Random) -> Iter
     state = fresh_state(story)
     by_position: dict[int, list[Question]] = {}
     for question in asked:
-        if question.kind == "served":
+        if question.kind is Kind.SERVED:
             by_position.setdefault(question.position, []).append(question)
     waiting: list[Event] = []
     for position, event in enumerate(story.events):
@@ -218,6 +140,10 @@ def online(story: Story, asked: Sequence[Question], draw: random.Random) -> Iter
             yield question, _ask(state, story, question)
         if event.topic in state.topics:
             waiting.append(event)
+        if draw.random() < RESTART:
+            _take(state, story, waiting, draw)
+            waiting = []
+            state = _restarted(state, story, position, draw)
 
 
 def fresh_state(story: Story) -> FeatureState:
@@ -225,7 +151,59 @@ def fresh_state(story: Story) -> FeatureState:
     return FeatureState(plans, topics=story.topics.values())
 
 
+def _restarted(state: FeatureState, story: Story, position: int, draw: random.Random) -> FeatureState:
+    """From a checkpoint; or from the log alone, one partition after the other and in other batches."""
+    if draw.random() < 0.7:
+        files, folder = MemoryFiles(), Path("checkpoints")
+        prints = {view.name: view.name for view in story.views}
+        checkpoint.write(state, folder, fingerprints=prints, files=files)
+        plans = [ViewPlan.compile(view, story.labels) for view in story.views]
+        held = checkpoint.restore(plans, folder, fingerprints=prints, topics=story.topics.values(), files=files)
+        assert held is not None
+        return held
+    fresh = fresh_state(story)
+    rows: dict[Partition, list[Event]] = {}
+    for event in story.events[: position + 1]:
+        if event.topic in fresh.topics:
+            rows.setdefault(event.partition, []).append(event)
+    for _, events in draw.sample(sorted(rows.items()), len(rows)):
+        size = draw.choice((1, 3, len(events)))
+        for start in range(0, len(events), size):
+            _take(fresh, story, events[start : start + size], draw)
+    return fresh
+
+
+class MemoryFiles:
+    """A folder of files in memory, for checkpoints."""
+
+    def __init__(self) -> None:
+        self._held: dict[Path, bytes] = {}
+
+    def make(self, folder: Path) -> None:
+        pass
+
+    def write(self, path: Path, parts: Sequence[bytes | memoryview]) -> None:
+        self._held[path] = b"".join(parts)
+
+    def sync(self, folder: Path) -> None:
+        pass
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._held = {target / path.name if path.parent == source else path: body for path, body in self._held.items()}
+
+    def remove(self, folder: Path) -> None:
+        self._held = {path: body for path, body in self._held.items() if path.parent != folder}
+
+    def names(self, folder: Path) -> list[str]:
+        return sorted({path.parent.name for path in self._held if path.parent.parent == folder})
+
+    def read(self, path: Path) -> bytes:
+        return self._held[path]
+
+
 def _take(state: FeatureState, story: Story, events: Sequence[Event], draw: random.Random) -> None:
+    if not events:
+        return
     partition = events[0].partition
     if draw.random() < 0.5:
         state.ingest(partition, as_batch(story, events))
@@ -243,8 +221,12 @@ def _ask(state: FeatureState, story: Story, question: Question) -> Answer | None
             whose: Hashable = question.entity if len(question.entity) > 1 else question.entity[0]
             values, reasons = state.read(question.view, whose, question.t)
         else:
-            ask = state.asker([question.view], story.topics[request.topic], request.partition)
-            ((values, reasons),) = ask(request.offset, as_row(story, request), question.t)
+            topic, row = story.topics[request.topic], as_row(story, request)
+            if request.partition.index == NOWHERE[0]:
+                ((values, reasons),) = state.hypothetical([question.view], topic)(row, question.t)
+            else:
+                ask = state.asker([question.view], topic, request.partition)
+                ((values, reasons),) = ask(request.offset, row, question.t)
     except StateError as error:
         if error.code == "HR-0541":
             return None
@@ -252,7 +234,7 @@ def _ask(state: FeatureState, story: Story, question: Question) -> Answer | None
     return tuple(canonical(value) for value in values), reasons
 
 
-def as_row(story: Story, event: Event) -> tuple[object, ...]:
+def as_row(story: Story, event: Event) -> tuple[Physical, ...]:
     return tuple(event.values.get(name) for name in story.topics[event.topic].schema.names)
 
 
@@ -269,32 +251,87 @@ def as_batch(story: Story, events: Sequence[Event]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*system, *fields.columns], schema=schema)
 
 
-# --- comparing ---
+# --- the replay's answers ---
 
 
-def differences(story: Story, draw: random.Random, tally: Tally, **which: float) -> list[Difference]:
-    """Every value of every question on which somebody disagrees with the oracle."""
-    asked = questions(story, draw, **which)
-    owners = Owners()
-    answers = {id(q): expected(story, q, tally, owners) for q in asked}
-    found: list[Difference] = []
-    for question, answer in online(story, asked, draw):
-        if answer is None:
-            tally.refused += 1
-            continue
-        found += _compare(story, "online", question, answers[id(question)], answer)
-    return found
+def replayed(story: Story, asked: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:
+    """Every question, answered by replays of the whole log: each view's, requests and others apart."""
+    events = Events(story.topics.values(), tables(story))
+    for view in story.views:
+        mine = [q for q in asked if q.view == view.name]
+        for kind in ReplayKind:
+            some = [q for q in mine if _replay_kind(q) is kind]
+            logged = [q for q in some if q.request is not None and q.request.partition.index != NOWHERE[0]]
+            others = [q for q in some if q.request is None]
+            never = [q for q in some if q.request is not None and q.request.partition.index == NOWHERE[0]]
+            for group, rows in ((logged, _logged), (others, _plain), (never, _hypothetical)):
+                if group:
+                    yield from zip(
+                        group, _replay(story, view, events, rows(story, view, events, group), kind), strict=True
+                    )
 
 
-def _compare(story: Story, who: str, question: Question, wanted: Answer, given: Answer) -> Iterator[Difference]:
-    view = next(v for v in story.views if v.name == question.view)
-    for i, feature in enumerate(view.features):
-        if (wanted[0][i], wanted[1][i]) != (given[0][i], given[1][i]):
-            yield Difference(
-                seed=story.seed,
-                who=who,
-                question=question,
-                feature=feature,
-                expected=(wanted[0][i], wanted[1][i]),
-                found=(given[0][i], given[1][i]),
-            )
+def _replay_kind(question: Question) -> ReplayKind:
+    match question.kind:
+        case Kind.AVAILABLE:
+            # Without a record a served replay is the available one: both doors are asked.
+            return ReplayKind.SERVED if question.position % 2 else ReplayKind.AVAILABLE
+        case Kind.KNOWN_NOW:
+            return ReplayKind.KNOWN_NOW
+    return ReplayKind.SERVED
+
+
+def _replay(story: Story, view: FeatureView, events: Events, rows: Rows, kind: ReplayKind) -> Iterator[Answer]:
+    table = replay([ViewPlan.compile(view, story.labels)], events, rows, kind=kind, reasons=True)
+    values = [physical_values(table.column(f.name), f.type) for f in view.features]
+    reasons = [table.column(f.name + REASON_SUFFIX).to_pylist() for f in view.features]
+    for i in range(len(rows)):
+        yield tuple(canonical(v[i]) for v in values), tuple(Reason[r[i]] for r in reasons)
+
+
+def _logged(story: Story, view: FeatureView, events: Events, asked: Sequence[Question]) -> Rows:
+    topic = events.topic(story.main.name)
+    place = {partition: int(start) for partition, start in zip(topic.partitions, topic.starts[:-1], strict=True)}
+    rows = [place[q.request.partition] + q.request.offset for q in asked if q.request is not None]
+    return replace(Rows.at(topic, np.array(rows, np.int64)), cuts=Cuts.of([q.cut for q in asked]))
+
+
+def _plain(story: Story, view: FeatureView, events: Events, asked: Sequence[Question]) -> Rows:
+    columns = {"t": pa.array([q.t for q in asked], pa.int64()).cast(schema.timestamp.arrow)}
+    for i, (part, type) in enumerate(zip(view.entity, entity_types(view), strict=True)):
+        columns[part] = pa.array([(q.entity or ())[i] for q in asked], type.arrow)
+    return Rows.of(events, pa.table(columns), cuts=Cuts.of([q.cut for q in asked]))
+
+
+def _hypothetical(story: Story, view: FeatureView, events: Events, asked: Sequence[Question]) -> Rows:
+    topic = story.main
+    rows = [as_row(story, q.request) for q in asked if q.request is not None]
+    batch = rows_to_batch(topic.schema, rows)
+    times = pa.array([q.t for q in asked], pa.int64()).cast(schema.timestamp.arrow)
+    table = pa.table({f.name: batch.column(f.name) for f in topic.schema if f.name != topic.event_time} | {"t": times})
+    made = Rows.of(events, table, request=topic.name, cuts=Cuts.of([q.cut for q in asked]))
+    return made
+
+
+def tables(story: Story) -> dict[Partition, pa.Table]:
+    """The whole log, as the replay reads it."""
+    held: dict[Partition, list[Event]] = {}
+    for event in story.events:
+        held.setdefault(event.partition, []).append(event)
+    return {partition: pa.Table.from_batches([as_batch(story, events)]) for partition, events in held.items()}
+
+
+def physical_values(column: pa.ChunkedArray, type: DataType) -> list[object]:
+    """Published values as the oracle says them: decimals in units, instants in microseconds."""
+    if type.kind is schema.Kind.LIST:
+        assert type.item is not None
+        whole = column.combine_chunks()
+        items = physical_values(pa.chunked_array([whole.flatten()]), type.item)
+        lengths = [None if one is None else len(one) for one in column.to_pylist()]
+        taken = iter(items)
+        return [None if n is None else [next(taken) for _ in range(n)] for n in lengths]
+    if type.kind is schema.Kind.DECIMAL:
+        return [None if v is None else int(v.scaleb(type.scale, CONTEXT)) for v in column.to_pylist()]
+    if type.kind is schema.Kind.TIMESTAMP:
+        return column.cast(pa.int64()).to_pylist()
+    return column.to_pylist()

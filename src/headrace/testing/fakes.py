@@ -1,4 +1,5 @@
-"""Stand-ins that keep their port's contract in memory. `MemoryLog` passes the same suite as the adapters that write files.
+"""Stand-ins that keep their port's contract in memory. `MemoryLog` passes the same suite as the adapters that write
+files.
 
 Touches nothing but memory; durable for as long as the object lives.
 """
@@ -75,7 +76,8 @@ class _Topic:
 
 
 class MemoryLog(Log):
-    """The log's port over lists. For tests of what stands on a log; keeps everything, so retention is not its business."""
+    """The log's port over lists. For tests of what stands on a log; keeps everything, so retention is not its
+    business."""
 
     capabilities = Capabilities(name="memory", multi_process_write=False, transactions=True, durable=False)
 
@@ -133,6 +135,12 @@ class MemoryLog(Log):
                     raise LogError("HR-0314", f"{held.partition} is a sealed import")
             for partition, _ in cut or ():
                 self._find(partition)
+            for append, (_, held) in zip(appends, targets, strict=True):
+                if append.begins is not None and append.begins != held.end:
+                    message = (
+                        f"{held.partition}: rows that begin at offset {append.begins} came when its end was {held.end}"
+                    )
+                    raise LogError("HR-0330", message, retryable=True, end=held.end)
             done = tuple(
                 self._take(topic, held, append) for (topic, held), append in zip(targets, appends, strict=True)
             )
@@ -156,7 +164,8 @@ class MemoryLog(Log):
             append.rows if isinstance(append.rows, pa.RecordBatch) else rows_to_batch(topic.topic.schema, append.rows)
         )
         if held.import_id is None:
-            judged = judge.live(index, append.rows, self._clock.now(), request=append.request)
+            now = self._clock.now() if append.at is None else append.at
+            judged = judge.live(index, append.rows, now, request=append.request)
         else:
             assert append.available_at is not None
             judged = judge.imported(index, append.rows, append.available_at)

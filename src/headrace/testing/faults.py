@@ -1,14 +1,13 @@
 """A disk that forgets, tears and fails, under SQLite; everything it does follows from one seed.
 
-`FaultyDisk` is an apsw VFS over real files, of which it keeps what is durable: the bytes as of each file's last sync, and
-the writes since. A power cut keeps a random part of those, in sectors of 512 bytes and in no order, as disks do. A sync
-that fails keeps a random part and forgets that the rest was ever unwritten, as Linux does. Touches: one folder.
+`FaultyDisk` is an apsw VFS over real files, of which it keeps what is durable: the bytes as of each file's last sync,
+and the writes since. A power cut keeps a random part of those, in sectors of 512 bytes and in no order, as disks do. A
+sync that fails keeps a random part and forgets that the rest was ever unwritten, as Linux does. Touches: one folder.
 """
 
 from __future__ import annotations
 
 import enum
-import os
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ SECTOR_BYTES = 512
 
 
 class Fault(enum.Enum):
-    """What can go wrong at a call. CUT: the power goes: this call and all later ones leave nothing behind for certain."""
+    """What can go wrong at a call. CUT: the power goes: this call and all later ones leave nothing behind for
+    certain."""
 
     CUT = "power cut"
     WRITE = "write fails"
@@ -100,7 +100,8 @@ class FaultyDisk(apsw.VFS):
         self._armed.clear()
 
     def power_on(self) -> None:
-        """After a cut, with every connection closed: the files as a disk could have kept them. Shared memory is gone."""
+        """After a cut, with every connection closed: the files as a disk could have kept them. Shared memory is
+        gone."""
         for path, content in list(self._files.items()):
             kept = bytearray(content.durable)
             self._survive(kept, content.pending)
@@ -116,18 +117,18 @@ class FaultyDisk(apsw.VFS):
     def excepthook(self, kind: object, error: object, trace: object) -> None:
         """apsw reports what callbacks raise here as well; the caller of SQLite gets it anyway."""
 
-    def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> apsw.VFSFile:
+    def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - apsw calls it by this name
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         if path is None or not flags[0] & (apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_WAL):
             return apsw.VFSFile("unix", name, flags)
         if self.meet("open") is Fault.OPEN:
             raise apsw.CantOpenError("injected")
         if path not in self._files:
-            old = Path(path).read_bytes() if os.path.exists(path) else b""
+            old = Path(path).read_bytes() if Path(path).exists() else b""
             self._files[path] = _Content(bytearray(old), [], bool(old))
         return _FaultyFile(name, flags, self, self._files[path])
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802 - apsw calls it by this name
         if not self.dead:
             super().xDelete(filename, syncdir)
             self._files.pop(filename, None)
@@ -153,7 +154,8 @@ class FaultyDisk(apsw.VFS):
         return None
 
     def synced(self, content: _Content, *, failed: bool) -> None:
-        """All writes since the last sync are durable; or a random part, and the rest will never be written on its own."""
+        """All writes since the last sync are durable; or a random part, and the rest will never be written on its
+        own."""
         if failed:
             self._survive(content.durable, content.pending)
         else:
@@ -201,12 +203,12 @@ class _FaultyFile(apsw.VFSFile):
     def excepthook(self, kind: object, error: object, trace: object) -> None:
         """See FaultyDisk.excepthook."""
 
-    def xRead(self, amount: int, offset: int) -> bytes:
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802 - apsw calls it by this name
         if self._disk.meet("read") is Fault.READ:
             raise _failed(Fault.READ)
         return super().xRead(amount, offset)
 
-    def xWrite(self, data: bytes, offset: int) -> None:
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 - apsw calls it by this name
         met = self._disk.meet("write")
         if met is None and not self._disk.dead:
             self._content.pending.append((offset, bytes(data)))
@@ -223,7 +225,7 @@ class _FaultyFile(apsw.VFSFile):
             raise _failed(met)
         super().xWrite(data, offset)
 
-    def xTruncate(self, size: int) -> None:
+    def xTruncate(self, size: int) -> None:  # noqa: N802 - apsw calls it by this name
         met = self._disk.meet("truncate")
         if met is Fault.TRUNCATE:
             raise _failed(met)
@@ -231,7 +233,7 @@ class _FaultyFile(apsw.VFSFile):
             self._content.pending.append((size, None))
         super().xTruncate(size)
 
-    def xSync(self, flags: int) -> None:
+    def xSync(self, flags: int) -> None:  # noqa: N802 - apsw calls it by this name
         met = self._disk.meet("sync")
         if met is Fault.SYNC:
             self._disk.synced(self._content, failed=True)
@@ -239,7 +241,7 @@ class _FaultyFile(apsw.VFSFile):
         if not self._disk.dead:
             self._disk.synced(self._content, failed=False)
 
-    def xFileSize(self) -> int:
+    def xFileSize(self) -> int:  # noqa: N802 - apsw calls it by this name
         met = self._disk.meet("size")
         if met is not None:
             raise _failed(met)

@@ -23,7 +23,7 @@ from headrace.core.aggregate import Function, Reason
 from headrace.core.expr import Reference, Source
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.schema import DataType, Kind
-from headrace.core.times import Duration
+from headrace.core.times import ZERO, Duration
 from headrace.core.window import Aligned, Lifetime, Sliding, Unit, Window
 from headrace.features.define import Feature, FeatureView, Label, entity_expression
 from headrace.log.define import Clock, Emission, Topic
@@ -78,6 +78,16 @@ def visible_available(events: Iterable[Event], request: Event, lag: Duration) ->
         return (event.available_at + lag.micros, event.order_key) < (a, request.order_key)
 
     return [e for e in events if e.verdict in TAKEN and not _same(e, request) and seen(e)]
+
+
+def visible_recorded(
+    events: Sequence[Event], cut: Cut, t: int, request: Event | None = None, lag: Duration = ZERO
+) -> list[Event]:
+    """The recorded cut; a topic that it does not mention follows *available*."""
+    mentioned = cut.topics()
+    others = [e for e in events if e.topic not in mentioned]
+    available = visible_at(others, t, lag) if request is None else visible_available(others, request, lag)
+    return [*visible_served(events, cut, request), *available]
 
 
 def visible_at(events: Iterable[Event], t: int, lag: Duration) -> list[Event]:

@@ -87,7 +87,7 @@ def simulate(seed: int) -> Outcome:
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="headrace-sim-", dir=memory if os.access(memory, os.W_OK) else None))
     try:
-        return _Life(seed, folder).run()
+        return Life(seed, folder, FaultyDisk(f"headrace-faults-{os.getpid()}-{seed}", random.Random(seed))).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -96,13 +96,15 @@ class _BeyondRepairError(Exception):
     """The log cannot even be opened, though nothing is in its way any more."""
 
 
-class _Life:
-    def __init__(self, seed: int, folder: Path) -> None:
-        self.random = random.Random(seed)
+class Life:
+    """A log, its disk, and what was tried; `run` lives it from the seed. folder: its own, new."""
+
+    def __init__(self, seed: int, folder: Path, disk: FaultyDisk) -> None:
+        self.random = disk.random
         self.outcome = Outcome(seed)
         self.folder = folder
         self.clock = ManualClock()
-        self.disk = FaultyDisk(f"headrace-faults-{os.getpid()}-{seed}", self.random)
+        self.disk = disk
         self.log: SqliteLog | None = None
         self.attempts: list[Attempt] = []
         self.number = 0
@@ -111,6 +113,7 @@ class _Life:
         self.importing: Partition | None = None
 
     def run(self) -> Outcome:
+        """To the end of the steps, a last power cut, and the last check."""
         try:
             while self.outcome.steps < STEPS or sum(self.disk.fired.values()) < FAULTS_MIN:
                 if self.outcome.steps > 10 * STEPS:
@@ -163,7 +166,7 @@ class _Life:
         try:
             yield
         except HeadraceError as error:
-            if not (self.disk.dead or sum(self.disk.fired.values())):
+            if not (self.disk.dead or self.disk.fired):
                 self.outcome.others.append(f"step {self.outcome.steps}: {error}")
 
     def log_open(self) -> SqliteLog:

@@ -1,4 +1,5 @@
-"""The log's contract over every log there is: the owner, a process beside it (here through the same socket), the fake."""
+"""The log's contract over every log there is: the owner, a process beside it (here through the same socket), the
+fake."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ import pytest
 
 import headrace as hr
 from headrace.core.errors import StateError
-from headrace.features import checkpoint
+from headrace.features import checkpoint, define
 from headrace.features.checkpoint import Bytes, LocalFiles
+from headrace.features.define import FeatureView
 from headrace.features.plan import ViewPlan
 from headrace.features.run import FeatureState
 from headrace.testing.oracles import Event
@@ -112,6 +113,27 @@ def test_another_meaning_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="HR-0550") as error:
         checkpoint.restore(plans(log.lender)[:3], tmp_path, fingerprints=PRINTS)
     assert "'pair'" in error.value.detail
+
+
+def test_other_topics_of_truths_are_refused(tmp_path: Path) -> None:
+    log, state = filled(1, 10)
+    checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    loss = hr.Topic("plans.loss", key="plan", fields={"plan": hr.int64, "loss": hr.int64})
+
+    def only() -> list[ViewPlan]:
+        return [ViewPlan.compile(late_view(log.lender), {})]
+
+    prints = {"late": "l"}
+    checkpoint.write(FeatureState(only()), tmp_path, fingerprints=prints)
+    assert checkpoint.restore(only(), tmp_path, fingerprints=prints) is not None
+    with pytest.raises(StateError, match="HR-0550") as error:
+        checkpoint.restore(only(), tmp_path, fingerprints=prints, topics=[loss])
+    assert error.value.detail == "other topics bring facts to its views"
+
+
+def late_view(lender: Lender) -> FeatureView:
+    total = define.sum(lender.plans.loss).over("9us", delay="9us")
+    return FeatureView("late", entity="customer", source=lender.plans, features=[total])
 
 
 def test_another_format_and_other_semantics_are_refused(tmp_path: Path) -> None:

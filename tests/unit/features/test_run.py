@@ -9,11 +9,14 @@ import pytest
 import headrace as hr
 from headrace.core.errors import DefinitionError, NotFoundError, StateError
 from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.times import Instant
 from headrace.features import define
 from headrace.features.define import FeatureView
 from headrace.features.plan import ViewPlan
 from headrace.features.run import FeatureState
-from headrace.log.port import Verdict
+from headrace.log.port import Append, Verdict
+from headrace.testing.clocks import ManualClock
+from headrace.testing.fakes import MemoryLog
 from headrace.testing.oracles import Event, Seen, entity_of, values, visible_served
 from tests.unit.features.followed import Lender, RandomLog, batch, row
 
@@ -150,7 +153,7 @@ def test_missing_rows_are_refused() -> None:
 def test_a_topic_that_no_view_reads_is_refused() -> None:
     lender, state = plain()
     assert state.topics == ("plans",)
-    with pytest.raises(StateError, match="HR-0543"):
+    with pytest.raises(StateError, match="HR-0549"):
         state.ingest_row(Partition("bads", 1, 0), 0, 1, 1, 0, (1, 1, 1))
 
 
@@ -253,6 +256,26 @@ def test_a_composite_entity_is_asked_by_the_fields_of_a_stranger() -> None:
     ask = state.asker(["pair"], asked, Partition("asked", 1, 0))
     assert ask(0, ("a", 1), 100)[0][0][0] == 1
     assert ask(0, ("b", 1), 100)[0][0][0] == 0
+
+
+def test_a_state_reads_a_log_from_its_frontier_on() -> None:
+    lender, state = plain()
+    log = MemoryLog(clock=ManualClock(Instant(100)))
+    log.declare(lender.plans)
+    log.declare(lender.bads)
+    place = Partition("plans", 1, 0)
+    rows = [row(plan(number, 90), lender.plans) for number in range(3)]
+    log.append([Append(partition=place, rows=rows), Append(partition=Partition("bads", 1, 0), rows=[(1, 1, 1)])])
+    assert state.catch_up(log) == 3
+    assert state.catch_up(log) == 0
+    log.append([Append(partition=place, rows=[row(plan(3, 91), lender.plans)])])
+    assert state.catch_up(log) == 1
+    assert state.read("v", 1, 95)[0] == (4,)
+    assert (state.frontier[place], state.available_at(place)) == (4, 100)
+    log.drop("plans")
+    log.declare(lender.plans)
+    with pytest.raises(StateError, match="HR-0546"):
+        state.catch_up(log)
 
 
 def test_an_unknown_view_is_named() -> None:

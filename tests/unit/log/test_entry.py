@@ -47,13 +47,17 @@ ROWS = st.lists(
     ),
     min_size=1,
     max_size=40,
-)
+).map(
+    lambda rows: sorted(rows, key=lambda row: row[1])
+)  # so that available_at, which never falls, may be the event time
 
 
 def system(rows: list[tuple[Physical, ...]], draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """available_at, event_times, verdicts of one of the shapes that are stored without a column, or of their own."""
     times = np.array([row[1] for row in rows], dtype=np.int64)
-    stamps = [np.full(len(rows), 7 * 10**15), np.maximum.accumulate(times), times, np.arange(len(rows)) + 10**15][draw % 4]
+    stamps = [np.full(len(rows), 7 * 10**15), np.maximum.accumulate(times), times, np.arange(len(rows)) + 10**15][
+        draw % 4
+    ]
     times = [times, stamps, times + 1][draw // 4 % 3]
     verdicts = np.full(len(rows), draw % 2, dtype=np.uint8)
     if draw > 12:
@@ -61,7 +65,9 @@ def system(rows: list[tuple[Physical, ...]], draw: int) -> tuple[np.ndarray, np.
     return stamps.astype(np.int64), times.astype(np.int64), verdicts
 
 
-def expect_same(columns: Columns, batch: pa.RecordBatch, stamps: np.ndarray, times: np.ndarray, verdicts: np.ndarray) -> None:
+def expect_same(
+    columns: Columns, batch: pa.RecordBatch, stamps: np.ndarray, times: np.ndarray, verdicts: np.ndarray
+) -> None:
     seen = assemble(TOPIC, arrow_schema(TOPIC), 100, columns)
     seen.validate(full=True)
     assert seen.column(0).to_pylist() == list(range(100, 100 + batch.num_rows))

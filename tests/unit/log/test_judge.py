@@ -1,4 +1,4 @@
-"""The judge against a plain reading of SEMANTICS 1.2 to 1.5: single rows, batches, imports, restarts, failed commits."""
+"""The judge against a plain reading of SEMANTICS 1.2 to 1.5: rows, batches, imports, restarts, failed commits."""
 
 from __future__ import annotations
 

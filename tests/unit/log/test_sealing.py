@@ -20,7 +20,10 @@ from headrace.testing.clocks import ManualClock
 
 TOPIC = Topic("numbers", key="number", fields={"number": int64})
 SIZES = st.lists(
-    st.tuples(st.sampled_from([1, 10, 4_096, LARGE_ROWS - 1, LARGE_ROWS, ENTRY_ROWS]), st.sampled_from([10, LARGE_BYTES // 3, LARGE_BYTES])),
+    st.tuples(
+        st.sampled_from([1, 10, 4_096, LARGE_ROWS - 1, LARGE_ROWS, ENTRY_ROWS]),
+        st.sampled_from([10, LARGE_BYTES // 3, LARGE_BYTES]),
+    ),
     max_size=30,
 )
 

@@ -12,7 +12,7 @@ from headrace.core.times import Duration
 from headrace.features import define
 from headrace.features.define import FeatureView, Label
 from headrace.models.define import Method, Model, check_entities
-from tests.unit.models.lender import activity, applications, charged_back, chargebacks, fraud_model, merchant_risk
+from tests.unit.models.lender import activity, applications, chargebacks, charged_back, fraud_model, merchant_risk
 
 LOGISTIC = hr.logistic_regression()
 

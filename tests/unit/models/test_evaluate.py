@@ -32,7 +32,9 @@ def test_auc_is_the_share_of_pairs_in_order(rows: list[tuple[bool, int]]) -> Non
     true = [s for t, s in rows if t]
     false = [s for t, s in rows if not t]
     won = sum((a > b) + 0.5 * (a == b) for a in true for b in false)
-    assert auc_roc(np.array([t for t, _ in rows]), np.array([float(s) for _, s in rows])) == won / (len(true) * len(false))
+    assert auc_roc(np.array([t for t, _ in rows]), np.array([float(s) for _, s in rows])) == won / (
+        len(true) * len(false)
+    )
 
 
 def test_the_order_of_rows_changes_nothing() -> None:

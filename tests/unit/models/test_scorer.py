@@ -1,4 +1,5 @@
-"""The scorer: against plain Python that walks the stored trees, one row against a batch, compiled against interpreted."""
+"""The scorer: against plain Python that walks the stored trees, one row against a batch, compiled against
+interpreted."""
 
 from __future__ import annotations
 
@@ -204,7 +205,8 @@ def test_without_compiler_the_scores_are_the_same_bits(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", rows)
     program = (
         "import sys, numpy as np; from pathlib import Path; from headrace.core.kernel.model import Form; "
-        "from headrace.models.artifact import Scorer, decode; place = Path(sys.argv[1]); rows = np.load(place / 'rows.npy'); "
+        "from headrace.models.artifact import Scorer, decode; place = Path(sys.argv[1]); "
+        "rows = np.load(place / 'rows.npy'); "
         "np.save(place / 'scores.npy', np.array("
         "[Scorer(decode((place / f'{f.name}.model').read_bytes())).many(rows) for f in Form]))"
     )

@@ -58,12 +58,12 @@ def test_the_margin_of_boosted_trees_is_xgboosts_to_the_bit() -> None:
     xgboost = pytest.importorskip("xgboost")
     from headrace.core.kernel import scorer  # numba: 300 ms, which the other tests pay too
 
-    table = numbers_table(3_000, COUNT, seed=2, nulls=0.05, scales=SCALES)
-    model = numbers_model(hr.xgboost(n_estimators=50), COUNT)
+    table = numbers_table(1_000, COUNT, seed=2, nulls=0.05, scales=SCALES)
+    model = numbers_model(hr.xgboost(n_estimators=20), COUNT)
     rows, truths = matrix(model, table), np.array(table["truth"])
     artifact = trained(model.trainer, table).artifact
     booster = xgboost.train(
-        {"objective": "binary:logistic", "max_depth": 6, "seed": 0}, xgboost.DMatrix(rows, truths), num_boost_round=50
+        {"objective": "binary:logistic", "max_depth": 6, "seed": 0}, xgboost.DMatrix(rows, truths), num_boost_round=20
     )
     margins = np.empty(len(rows))
     scorer.margin_batch(*artifact.pack(), rows, margins)
@@ -165,7 +165,9 @@ def test_served_over_a_row_as_trained_over_columns() -> None:
     assert [served.score(row) for row in rows] == result.scores.tolist()
     assert set(served.raised_by(rows[0])) <= set(range(len(model.inputs)))
     with pytest.raises(DefinitionError) as caught:
-        ServedModel(fraud_model(hr.xgboost(), features=[i.expr.named(i.name) for i in model.inputs[1:]]), result.artifact, names)
+        ServedModel(
+            fraud_model(hr.xgboost(), features=[i.expr.named(i.name) for i in model.inputs[1:]]), result.artifact, names
+        )
     assert caught.value.code == "HR-0610"
 
 

@@ -127,7 +127,7 @@ def _settle(acc: Slab, magnitude: Slab) -> Word:
         value = acc[i] + carry
         digit = value & 0xFFFF_FFFF
         acc[i] = digit
-        carry = (value - digit) >> 32
+        carry = value >> 32
     acc[last] += carry
     if acc[last] >= 0:
         for i in range(acc.size):
@@ -138,7 +138,7 @@ def _settle(acc: Slab, magnitude: Slab) -> Word:
         value = carry - acc[i]
         digit = value & 0xFFFF_FFFF
         magnitude[i] = digit
-        carry = (value - digit) >> 32
+        carry = value >> 32
     return ONE
 
 

@@ -75,6 +75,12 @@ from headrace.core.kernel.program import (
     ColumnKind,
 )
 from headrace.core.kernel.slab import (
+    EDGE_WORDS,
+    G_CHUNK,
+    G_ENTRY,
+    G_INDEX,
+    G_POSITION,
+    G_TOTALS,
     K_CHUNKS,
     K_DIRECTORY,
     K_KNOWN,
@@ -83,7 +89,9 @@ from headrace.core.kernel.slab import (
     R_TIME,
     R_VALID,
     R_VALUES,
+    S_EDGES_KEY,
     S_SCRATCH,
+    edges_at,
     raw_of,
     sortable,
     sums_at,
@@ -96,6 +104,7 @@ VALUE = int(Reason.VALUE)
 EMPTY = int(Reason.EMPTY)
 OVERFLOW = int(Reason.OVERFLOW)
 _FLOAT = int(ColumnKind.FLOAT)
+STEPS_MAX = 16  # entries that an edge may advance one by one before a search is quicker
 
 
 @compiled
@@ -125,14 +134,64 @@ def answer(
 
 @compiled
 def find_edges(code: Slab, slab: Slab, key: int, row: Slab, at: int) -> None:
-    """(chunk, index) of each edge, kept in scratch."""
+    """Every edge, and the key's beginning, as rows of scratch.
+
+    Queries of one key mostly ask at rising instants, so the search begins where the last one ended.
+    """
     t = row[at + R_TIME]
-    into = S_SCRATCH + 2 * (code[P_PREFIX_WORDS] + 8)
+    same = slab[S_EDGES_KEY] == key
+    slab[S_EDGES_KEY] = key
+    into = edges_at(code)
     for e in range(code[P_EDGES]):
         edge = code[P_EDGE_TABLE] + e * EDGE_FIELDS
         value = code[edge + E_VALUE]
         instant = t + value if code[edge + E_KIND] == EDGE_OFFSET else row[at + R_VALUES + code[P_COLUMNS] + value]
-        slab[into + 2 * e], slab[into + 2 * e + 1] = locate(code, slab, key, instant)
+        chunk = -1
+        index = 0
+        if same:
+            chunk = slab[into + G_CHUNK]
+            index = _advance(code, slab, key, chunk, slab[into + G_INDEX], instant)
+        if chunk < 0 or index < 0:
+            chunk, index = locate(code, slab, key, instant)
+        _set_edge(code, slab, key, chunk, index, into)
+        into += EDGE_WORDS
+    _set_edge(code, slab, key, 0, 0, into)
+
+
+@compiled
+def _advance(code: Slab, slab: Slab, key: int, chunk: int, index: int, t: int) -> int:
+    """The index behind the last entry with time <= t, if it lies a few steps from this one in its chunk; else -1."""
+    if chunk >= slab[key + K_CHUNKS]:
+        return -1
+    entry = slab[key + K_DIRECTORY] + chunk * code[P_ROW]
+    length = slab[entry + D_LENGTH]
+    times = slab[entry + D_OFFSET]
+    if index > length or (index == 0 and chunk > 0) or (index > 0 and slab[times + index - 1] > t):
+        return -1
+    last = min(length, index + STEPS_MAX)
+    while index < last and slab[times + index] <= t:
+        index += 1
+    if index < length:
+        return index if slab[times + index] > t else -1
+    return index if chunk + 1 == slab[key + K_CHUNKS] else -1
+
+
+@compiled
+def _set_edge(code: Slab, slab: Slab, key: int, chunk: int, index: int, into: int) -> None:
+    entry = 0
+    totals = 0
+    position = 0
+    if slab[key + K_CHUNKS] > 0:
+        entry = slab[key + K_DIRECTORY] + chunk * code[P_ROW]
+        position = slab[entry + D_BEFORE] + index
+        if index > 0:
+            totals = slab[entry + D_OFFSET] + code[P_LANES] * slab[entry + D_CAPACITY]
+            totals += (index - 1) * code[P_PREFIX_WORDS]
+    slab[into + G_CHUNK] = chunk
+    slab[into + G_INDEX] = index
+    slab[into + G_ENTRY] = entry
+    slab[into + G_TOTALS] = totals
+    slab[into + G_POSITION] = position
 
 
 @compiled
@@ -143,85 +202,78 @@ def answer_one(
     out[into] = 0
     function = code[output + O_FUNCTION]
     c = code[output + O_COLUMN]
-    column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS
+    column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS if c >= 0 else -1
     current = overlay and code[output + O_CURRENT] != 0 and (c < 0 or ((row[at + R_VALID] >> c) & 1) != 0)
-    low_chunk, low_index, high_chunk, high_index = _window(code, slab, output)
+    edges = edges_at(code)
+    high = edges + EDGE_WORDS * code[output + O_HIGH]
+    low = edges + EDGE_WORDS * (code[output + O_LOW] if code[output + O_LOW] >= 0 else code[P_EDGES])
     if function == F_LOOKUP:
-        return _lookup(code, slab, key, row, at, c, high_chunk, high_index, low_chunk, low_index, out, into)
+        return _lookup(code, slab, row, at, c, low, high, out, into)
     late = c >= 0 and code[column + C_HISTORY] >= 0 and row[at + R_TIME] < slab[key + K_KNOWN]
     if late or function == F_DISTINCT:
-        return fold(code, slab, key, row, at, current, output, low_chunk, low_index, high_chunk, high_index, out, into)
-    first = _ordinal(code, slab, key, column if c >= 0 else -1, low_chunk, low_index)
-    count = _ordinal(code, slab, key, column if c >= 0 else -1, high_chunk, high_index) - first
+        return fold(code, slab, key, row, at, current, output, low, high, out, into)
+    first = _ordinal(code, slab, column, low)
+    count = _ordinal(code, slab, column, high) - first
     if function == F_COUNT:
         out[into] = count + (1 if current else 0)
         return VALUE
     if count == 0 and not current:
         return EMPTY
     if function == F_MIN or function == F_MAX:
-        highest = function == F_MAX
-        best = _extreme(code, slab, key, c, highest, low_chunk, low_index, high_chunk, high_index)
-        if current:
-            raw = raw_of(code, c, row[at + R_VALUES + c])
-            best = max(best, raw) if highest else min(best, raw)
-        out[into] = sortable(best) if code[column + C_KIND] == _FLOAT else best
-        return VALUE
+        return _extreme(code, slab, key, row, at, current, c, function == F_MAX, low, high, out, into)
     if function == F_SINCE_LAST or function == F_SINCE_FIRST:
-        return _since(code, slab, key, row, at, column if c >= 0 else -1, function, first, count, out, into)
+        return _since(code, slab, key, row, at, column, function, first, count, out, into)
     if function == F_FIRST or function == F_LAST or function == F_LAST_N:
         return _ordered(code, slab, key, row, at, current, output, first, count, out, into)
-    if code[column + C_KIND] == _FLOAT and _unfit(
-        code, slab, key, row, at, current, column, c, low_chunk, low_index, high_chunk, high_index
-    ):
-        return fold(code, slab, key, row, at, current, output, low_chunk, low_index, high_chunk, high_index, out, into)
-    n = count + (1 if current else 0)
-    _total(
-        code,
-        slab,
-        key,
-        row,
-        at,
-        current,
-        code[column + C_SUM],
-        c,
-        low_chunk,
-        low_index,
-        high_chunk,
-        high_index,
-        S_SCRATCH,
-    )
+    if code[column + C_UNFIT] >= 0:
+        _total(code, slab, row, at, current, code[column + C_UNFIT], c, low, high, S_SCRATCH)
+        if slab[S_SCRATCH] > 0:  # the window holds a float that the fixed point does not
+            return fold(code, slab, key, row, at, current, output, low, high, out, into)
+    return _rounded(code, slab, row, at, current, output, count + (1 if current else 0), low, high, out, into)
+
+
+@compiled
+def _rounded(
+    code: Slab,
+    slab: Slab,
+    row: Slab,
+    at: int,
+    current: bool,
+    output: int,
+    n: int,
+    low: int,
+    high: int,
+    out: Slab,
+    into: int,
+) -> int:
+    """Sums, means, rates, variances: differences of totals, over n > 0 values, rounded once."""
+    function = code[output + O_FUNCTION]
+    c = code[output + O_COLUMN]
+    column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS
+    scale = code[column + C_SCALE]
+    _total(code, slab, row, at, current, code[column + C_SUM], c, low, high, S_SCRATCH)
     prefix = code[P_PREFIX_TABLE] + code[column + C_SUM] * PREFIX_FIELDS
     words = code[prefix + X_WORDS]
     unit = code[prefix + X_UNIT]
-    scale = code[column + C_SCALE]
+    if function == F_SUM and code[column + C_KIND] != _FLOAT:
+        out[into] = slab[S_SCRATCH]
+        out[into + 1] = slab[S_SCRATCH + 1] if words > 1 else (-1 if slab[S_SCRATCH] < 0 else 0)
+        return VALUE
     if function == F_SUM:
-        if code[column + C_KIND] != _FLOAT:
-            out[into] = slab[S_SCRATCH]
-            out[into + 1] = slab[S_SCRATCH + 1] if words > 1 else (-1 if slab[S_SCRATCH] < 0 else 0)
-            return VALUE
         return publish(round_ratio(slab, S_SCRATCH, words, unit, 1, 1), out, into)
     if function == F_MEAN or function == F_RATE:
         return publish(round_ratio(slab, S_SCRATCH, words, unit, n, scale), out, into)
-    if code[output + O_SAMPLE] != 0 and n < 2:
+    sample = code[output + O_SAMPLE] != 0
+    if sample and n < 2:
         return EMPTY
-    second = S_SCRATCH + 4
-    square = code[column + C_SQUARE]
-    _total(code, slab, key, row, at, current, square, c, low_chunk, low_index, high_chunk, high_index, second)
-    other = code[P_PREFIX_TABLE] + square * PREFIX_FIELDS
+    square_at = S_SCRATCH + 4
+    _total(code, slab, row, at, current, code[column + C_SQUARE], c, low, high, square_at)
+    other = code[P_PREFIX_TABLE] + code[column + C_SQUARE] * PREFIX_FIELDS
+    square_words = code[other + X_WORDS]
+    square_unit = code[other + X_UNIT]
     scratch = sums_at(code) + 8
     variance = round_variance(
-        slab,
-        S_SCRATCH,
-        words,
-        second,
-        code[other + X_WORDS],
-        n,
-        unit,
-        code[other + X_UNIT],
-        scale,
-        code[output + O_SAMPLE] != 0,
-        slab,
-        scratch,
+        slab, S_SCRATCH, words, square_at, square_words, n, unit, square_unit, scale, sample, slab, scratch
     )
     return publish(math.sqrt(variance) if function == F_DEVIATION else variance, out, into)
 
@@ -236,30 +288,16 @@ def publish(x: float, out: Slab, into: int) -> int:
 
 
 @compiled
-def _window(code: Slab, slab: Slab, output: int) -> tuple[int, int, int, int]:
-    """The edges of an output's window, as found before."""
-    edges = S_SCRATCH + 2 * (code[P_PREFIX_WORDS] + 8)
-    high = edges + 2 * code[output + O_HIGH]
-    if code[output + O_LOW] < 0:
-        return 0, 0, slab[high], slab[high + 1]
-    low = edges + 2 * code[output + O_LOW]
-    return slab[low], slab[low + 1], slab[high], slab[high + 1]
-
-
-@compiled
-def _ordinal(code: Slab, slab: Slab, key: int, column: int, chunk: int, index: int) -> int:
-    """How many entries, not null in the column (its place in the table; -1: all), stand before a place."""
-    if slab[key + K_CHUNKS] == 0:
-        return 0
-    entry = slab[key + K_DIRECTORY] + chunk * code[P_ROW]
+def _ordinal(code: Slab, slab: Slab, column: int, edge: int) -> int:
+    """How many entries, not null in the column (its place in the table; -1: all), stand before an edge."""
     if column < 0 or code[column + C_ALWAYS] != 0:
-        return slab[entry + D_BEFORE] + index
+        return slab[edge + G_POSITION]
+    entry = slab[edge + G_ENTRY]
+    if entry == 0:
+        return 0
     offset = code[code[P_PREFIX_TABLE] + code[column + C_COUNT] * PREFIX_FIELDS + X_OFFSET]
-    before = slab[entry + DIRECTORY_FIXED + offset]
-    if index == 0:
-        return before
-    base = slab[entry + D_OFFSET] + code[P_LANES] * slab[entry + D_CAPACITY]
-    return before + slab[base + (index - 1) * code[P_PREFIX_WORDS] + offset]
+    totals = slab[edge + G_TOTALS]
+    return slab[entry + DIRECTORY_FIXED + offset] + (slab[totals + offset] if totals > 0 else 0)
 
 
 @compiled
@@ -297,47 +335,29 @@ def select(code: Slab, slab: Slab, key: int, column: int, ordinal: int) -> tuple
 
 @compiled
 def _total(
-    code: Slab,
-    slab: Slab,
-    key: int,
-    row: Slab,
-    at: int,
-    current: bool,
-    prefix: int,
-    c: int,
-    low_chunk: int,
-    low_index: int,
-    high_chunk: int,
-    high_index: int,
-    into: int,
+    code: Slab, slab: Slab, row: Slab, at: int, current: bool, prefix: int, c: int, low: int, high: int, into: int
 ) -> None:
-    """A prefix's total over the window, the request included where it counts."""
+    """A prefix's total between two edges, the request included where it counts."""
     table = code[P_PREFIX_TABLE] + prefix * PREFIX_FIELDS
     words = code[table + X_WORDS]
     offset = code[table + X_OFFSET]
-    for w in range(words):
-        slab[into + w] = 0
-    if slab[key + K_CHUNKS] > 0:
-        directory = slab[key + K_DIRECTORY]
-        high = directory + high_chunk * code[P_ROW]
-        low = directory + low_chunk * code[P_ROW]
-        high_at = slab[high + D_OFFSET] + code[P_LANES] * slab[high + D_CAPACITY] + offset
-        low_at = slab[low + D_OFFSET] + code[P_LANES] * slab[low + D_CAPACITY] + offset
-        width = code[P_PREFIX_WORDS]
-        if words == 1:
-            total = slab[high_at + (high_index - 1) * width] if high_index > 0 else 0
-            total -= slab[low_at + (low_index - 1) * width] if low_index > 0 else 0
-            if high != low:
-                total += slab[high + DIRECTORY_FIXED + offset] - slab[low + DIRECTORY_FIXED + offset]
-            slab[into] = total
-        else:
-            if high_index > 0:
-                add(slab, into, into, high_at + (high_index - 1) * width, words)
-            if low_index > 0:
-                subtract(slab, into, into, low_at + (low_index - 1) * width, words)
-            if high != low:
-                add(slab, into, into, high + DIRECTORY_FIXED + offset, words)
-                subtract(slab, into, into, low + DIRECTORY_FIXED + offset, words)
+    above = slab[high + G_TOTALS]
+    below = slab[low + G_TOTALS]
+    top = slab[high + G_ENTRY]
+    bottom = slab[low + G_ENTRY]
+    if words == 1:
+        total = (slab[above + offset] if above > 0 else 0) - (slab[below + offset] if below > 0 else 0)
+        if top != bottom:
+            total += slab[top + DIRECTORY_FIXED + offset] - slab[bottom + DIRECTORY_FIXED + offset]
+        slab[into] = total
+    else:
+        for w in range(words):
+            slab[into + w] = slab[above + offset + w] if above > 0 else 0
+        if below > 0:
+            subtract(slab, into, into, below + offset, words)
+        if top != bottom:
+            add(slab, into, into, top + DIRECTORY_FIXED + offset, words)
+            subtract(slab, into, into, bottom + DIRECTORY_FIXED + offset, words)
     if current:
         other = S_SCRATCH + code[P_PREFIX_WORDS] + 8
         contribute(code, slab, prefix, other, raw_of(code, c, row[at + R_VALUES + c]), True)
@@ -345,69 +365,39 @@ def _total(
 
 
 @compiled
-def _unfit(
+def _extreme(
     code: Slab,
     slab: Slab,
     key: int,
     row: Slab,
     at: int,
     current: bool,
-    column: int,
-    c: int,
-    low_chunk: int,
-    low_index: int,
-    high_chunk: int,
-    high_index: int,
-) -> bool:
-    """Whether the window holds a float that the fixed point does not."""
-    _total(
-        code,
-        slab,
-        key,
-        row,
-        at,
-        current,
-        code[column + C_UNFIT],
-        c,
-        low_chunk,
-        low_index,
-        high_chunk,
-        high_index,
-        S_SCRATCH,
-    )
-    return slab[S_SCRATCH] > 0
-
-
-@compiled
-def _extreme(
-    code: Slab,
-    slab: Slab,
-    key: int,
     c: int,
     highest: bool,
-    low_chunk: int,
-    low_index: int,
-    high_chunk: int,
-    high_index: int,
+    low: int,
+    high: int,
+    out: Slab,
+    into: int,
 ) -> int:
-    """The lowest or highest raw value in the window, the request aside; the neutral one where there is none."""
+    """The lowest or highest value between two edges and of the request where it counts; there is at least one."""
+    column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS
     best = MIN_INT64 if highest else MAX_INT64
-    if slab[key + K_CHUNKS] == 0:
-        return best
-    row = code[P_ROW]
-    directory = slab[key + K_DIRECTORY]
-    place = DIRECTORY_FIXED + code[P_PREFIX_WORDS]
-    place += 2 * code[code[P_COLUMN_TABLE] + c * COLUMN_FIELDS + C_EXTREMA] + (1 if highest else 0)
-    for chunk in range(low_chunk, high_chunk + 1):
-        entry = directory + chunk * row
-        start = low_index if chunk == low_chunk else 0
-        end = high_index if chunk == high_chunk else slab[entry + D_LENGTH]
-        if start == 0 and end == slab[entry + D_LENGTH]:
+    if current:
+        best = raw_of(code, c, row[at + R_VALUES + c])
+    place = DIRECTORY_FIXED + code[P_PREFIX_WORDS] + 2 * code[column + C_EXTREMA] + (1 if highest else 0)
+    last = slab[high + G_CHUNK] if slab[key + K_CHUNKS] > 0 else -1
+    for chunk in range(slab[low + G_CHUNK], last + 1):
+        entry = slab[key + K_DIRECTORY] + chunk * code[P_ROW]
+        length = slab[entry + D_LENGTH]
+        start = slab[low + G_INDEX] if chunk == slab[low + G_CHUNK] else 0
+        end = slab[high + G_INDEX] if chunk == slab[high + G_CHUNK] else length
+        if start == 0 and end == length:
             found = slab[entry + place]
         else:
             found = _scan_extreme(code, slab, entry, c, highest, start, end)
         best = max(best, found) if highest else min(best, found)
-    return best
+    out[into] = sortable(best) if code[column + C_KIND] == _FLOAT else best
+    return VALUE
 
 
 @compiled
@@ -505,28 +495,16 @@ def _after(code: Slab, slab: Slab, key: int, entry: int, index: int, row: Slab, 
 
 
 @compiled
-def _lookup(
-    code: Slab,
-    slab: Slab,
-    key: int,
-    row: Slab,
-    at: int,
-    c: int,
-    high_chunk: int,
-    high_index: int,
-    low_chunk: int,
-    low_index: int,
-    out: Slab,
-    into: int,
-) -> int:
+def _lookup(code: Slab, slab: Slab, row: Slab, at: int, c: int, low: int, high: int, out: Slab, into: int) -> int:
     """The newest event's value, null where that is null."""
-    if _ordinal(code, slab, key, -1, high_chunk, high_index) == _ordinal(code, slab, key, -1, low_chunk, low_index):
+    if slab[high + G_POSITION] == slab[low + G_POSITION]:
         return EMPTY
-    entry = slab[key + K_DIRECTORY] + high_chunk * code[P_ROW]
-    if high_index == 0:
+    entry = slab[high + G_ENTRY]
+    index = slab[high + G_INDEX]
+    if index == 0:
         entry -= code[P_ROW]
-        high_index = slab[entry + D_LENGTH]
-    raw, valid = value_at(code, slab, entry, high_index - 1, c, row[at + R_TIME])
+        index = slab[entry + D_LENGTH]
+    raw, valid = value_at(code, slab, entry, index - 1, c, row[at + R_TIME])
     if not valid:
         return EMPTY
     out[into] = sortable(raw) if code[code[P_COLUMN_TABLE] + c * COLUMN_FIELDS + C_KIND] == _FLOAT else raw

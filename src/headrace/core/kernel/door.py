@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -31,7 +30,7 @@ from headrace.core.kernel.slab import (
     new_key,
     room,
 )
-from headrace.core.kernel.words import Bytes, Slab, compiled
+from headrace.core.kernel.words import Bytes, Slab, compiled, door
 
 ROW_TAIL: Final = 3
 HANDLE, FLAGS, OUT = 3, 2, 1  # counted back from a row's end
@@ -63,7 +62,7 @@ def _rows(
     return last
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@door
 def work(
     code_at: int,
     slab_at: int,
@@ -109,7 +108,7 @@ def work(
     return last
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@door
 def pack(
     keys: npt.NDArray[np.int32],
     flags: Bytes,

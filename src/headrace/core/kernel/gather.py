@@ -50,7 +50,18 @@ from headrace.core.kernel.program import (
     P_ROW,
     ColumnKind,
 )
-from headrace.core.kernel.slab import K_CHUNKS, K_DIRECTORY, R_TIME, R_VALUES, as_float, raw_of, sortable, sums_at
+from headrace.core.kernel.slab import (
+    G_CHUNK,
+    G_INDEX,
+    K_CHUNKS,
+    K_DIRECTORY,
+    R_TIME,
+    R_VALUES,
+    as_float,
+    raw_of,
+    sortable,
+    sums_at,
+)
 from headrace.core.kernel.wide import add_square, add_value, round_ratio, round_variance
 from headrace.core.kernel.words import Slab, compiled, float_bits, to_int64
 
@@ -70,16 +81,14 @@ def fold(
     at: int,
     current: bool,
     output: int,
-    low_chunk: int,
-    low_index: int,
-    high_chunk: int,
-    high_index: int,
+    low: int,
+    high: int,
     out: Slab,
     into: int,
 ) -> int:
     """An output over a window, entry by entry; returns its reason. Cost: O(window), O(window log window) for DISTINCT."""
     c = code[output + O_COLUMN]
-    values, times, n = _gather(code, slab, key, row, at, current, c, low_chunk, low_index, high_chunk, high_index)
+    values, times, n = _gather(code, slab, key, row, at, current, c, low, high)
     function = code[output + O_FUNCTION]
     if function == F_COUNT:
         out[into] = n
@@ -128,13 +137,13 @@ def _gather(
     at: int,
     current: bool,
     c: int,
-    low_chunk: int,
-    low_index: int,
-    high_chunk: int,
-    high_index: int,
+    low: int,
+    high: int,
 ) -> tuple[Slab, Slab, int]:
     """The window's values that are not null as known at t, in order of the order key, the request at its place."""
     t = row[at + R_TIME]
+    low_chunk, low_index = slab[low + G_CHUNK], slab[low + G_INDEX]
+    high_chunk, high_index = slab[high + G_CHUNK], slab[high + G_INDEX]
     size = 1
     chunks = slab[key + K_CHUNKS]
     directory = slab[key + K_DIRECTORY]

@@ -28,6 +28,7 @@ S_USED, S_CAPACITY, S_HORIZON, S_FIRST_CAPACITY = range(4)
 S_FREE_CHUNKS: Final = 4
 S_FREE_DIRECTORIES: Final = 20
 S_FREE_NODES: Final = 60
+S_EDGES_KEY: Final = 61  # whose edges stand in scratch, from the last query
 S_SCRATCH: Final = 64
 # A key: its directory, how many rows that has room for, how many it has, and the latest instant any history begins at.
 K_DIRECTORY, K_CAPACITY, K_CHUNKS, K_KNOWN = range(4)
@@ -35,6 +36,10 @@ KEY_WORDS: Final = 4
 # A node of an entry's history in one column: what holds from an instant on. Newest instant first.
 N_NEXT, N_FROM, N_VALUE, N_VALID = range(4)
 NODE_WORDS: Final = 4
+# An edge of a query's windows: (chunk, index) behind the last entry it includes, that chunk's directory row, the totals
+# before it in the chunk (0: none), and how many entries stand before it since the key's beginning.
+G_CHUNK, G_INDEX, G_ENTRY, G_TOTALS, G_POSITION = range(5)
+EDGE_WORDS: Final = 5
 # A row as it comes in: its order key, then valid bits, then values.
 R_TIME, R_ORDER, R_SEQ, R_VALID, R_VALUES = range(5)
 
@@ -63,13 +68,19 @@ def raw_of(code: Slab, column: int, value: int) -> int:
 @compiled
 def scratch_words(code: Slab) -> int:
     """Words that the kernel uses at S_SCRATCH: two totals, edges, a sum and a sum of squares, a variance's sides."""
-    return 2 * (code[P_PREFIX_WORDS] + 8) + 2 * code[P_EDGES] + 8 + VARIANCE_SCRATCH_WORDS
+    return 2 * (code[P_PREFIX_WORDS] + 8) + EDGE_WORDS * (code[P_EDGES] + 1) + 8 + VARIANCE_SCRATCH_WORDS
+
+
+@compiled
+def edges_at(code: Slab) -> int:
+    """Where in scratch a query's edges stand; behind them the key's beginning."""
+    return S_SCRATCH + 2 * (code[P_PREFIX_WORDS] + 8)
 
 
 @compiled
 def sums_at(code: Slab) -> int:
     """Where in scratch eight words are free for sums made anew; behind them a variance's sides."""
-    return S_SCRATCH + 2 * (code[P_PREFIX_WORDS] + 8) + 2 * code[P_EDGES]
+    return edges_at(code) + EDGE_WORDS * (code[P_EDGES] + 1)
 
 
 @compiled

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import mmap
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,9 @@ from headrace.core.kernel.slab import (
 STATE_BYTES_MAX = 1 << 36  # address space that an online state reserves, not memory: pages are taken when first touched
 _NORESERVE = 0x4000  # Linux: MAP_NORESERVE, which the mmap module does not name
 _FORMAT = 1
+# As numbers: operations on enum members cost more than the kernel's whole work.
+_INSERT, _UPDATE = int(Flag.INSERT), int(Flag.UPDATE)
+_QUERY, _OVERLAID = int(Flag.QUERY), int(Flag.QUERY | Flag.OVERLAY)
 
 
 def replay(
@@ -156,10 +160,16 @@ class KeyedState:
         self._width = R_VALUES + program.value_rows + ROW_TAIL
         self._row = np.zeros(self._width, np.int64)
         self._row_at = place(self._row)
+        self._bytes = self._row.data.cast("B")
+        # A row's head with so many values; a tail. Packing costs a third of assigning to a slice.
+        self._heads = [struct.Struct(f"={R_VALUES + n}q").pack_into for n in range(program.value_rows + 1)]
+        self._tail = struct.Struct(f"={ROW_TAIL}q").pack_into
+        self._tail_at = 8 * (self._width - ROW_TAIL)
         self._out = np.zeros(max(program.slots, 1), np.int64)
         self._out_at = place(self._out)
         self._reasons = np.zeros(max(len(program.outputs), 1), np.uint8)
         self._reasons_at = place(self._reasons)
+        self._words = self._out.data.cast("B")
         self._work(capacity=len(self._slab), width=self._width, last=0)
         self.empty = self._new_key()
         self._keys = 1
@@ -181,7 +191,7 @@ class KeyedState:
 
     def insert(self, key: int, time: int, order: int, seq: int, valid: int, values: Sequence[int]) -> None:
         """One event. values: a word a column."""
-        self._do(int(Flag.INSERT), key, time, order, seq, valid, values)
+        self._do(_INSERT, key, time, order, seq, valid, values)
 
     def update(
         self,
@@ -197,21 +207,26 @@ class KeyedState:
     ) -> None:
         """An entry's column gets a value that is known from an instant on, see Items; nothing where there is no such entry."""
         change = (column, known_from, value, int(valid) | (2 if reset else 0))
-        self._do(int(Flag.UPDATE), key, time, 0, seq, 0, change)
+        self._do(_UPDATE, key, time, 0, seq, 0, change)
 
     def answer(
         self, key: int, t: int, order: int, seq: int, overlay: bool, valid: int, values: Sequence[int]
     ) -> tuple[list[int], list[int]]:
         """(words of all outputs, a Reason an output) at t. values: columns (read only with overlay), then calendar bounds."""
-        flags = Flag.QUERY | Flag.OVERLAY if overlay else Flag.QUERY
-        self._do(int(flags), key, t, order, seq, valid, values)
+        self._do(_OVERLAID if overlay else _QUERY, key, t, order, seq, valid, values)
         return self._out.tolist(), self._reasons.tolist()
 
+    def answer_bytes(
+        self, key: int, t: int, order: int, seq: int, overlay: bool, valid: int, values: Sequence[int]
+    ) -> tuple[memoryview, bytes]:
+        """`answer` as it lies in memory: the words' bytes, good until the next call, and a byte a reason."""
+        self._do(_OVERLAID if overlay else _QUERY, key, t, order, seq, valid, values)
+        return self._words, self._reasons.tobytes()
+
     def _do(self, flags: int, key: int, time: int, order: int, seq: int, valid: int, values: Sequence[int]) -> None:
-        """One row through the door. Assigning a tuple to an array slice costs less than its words one by one."""
-        row = self._row
-        row[: R_VALUES + len(values)] = (time, order, seq, valid, *values)
-        row[-ROW_TAIL:] = (key, flags, 0)
+        """One row through the door."""
+        self._heads[len(values)](self._bytes, 0, time, order, seq, valid, *values)
+        self._tail(self._bytes, self._tail_at, key, flags, 0)
         done = work(
             self._code_at,
             self._slab_at,

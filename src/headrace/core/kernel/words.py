@@ -10,6 +10,7 @@ instructions below.
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar, cast
 
@@ -17,12 +18,17 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.codegen import CPUCodeLibrary
 from numba.core.cgutils import get_item_pointer
 from numba.core.typing import templates
 from numba.core.typing.templates import signature
 from numba.extending import lower_builtin, type_callable
 from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
+
+from headrace.core.kernel.cache import use_private_cache
+
+use_private_cache()  # before the first function below is decorated
 
 Word = int  # in compiled code a uint64
 Slab = NDArray[np.int64]
@@ -45,23 +51,48 @@ class _Dispatcher(Protocol):
 
 
 def compiled(function: _Function) -> _Function:
-    """The function compiled at its first call and kept in numba's cache; plain Python with NUMBA_DISABLE_JIT=1.
+    """A function of the kernel: compiled into every door that reaches it; plain Python with NUMBA_DISABLE_JIT=1.
 
     IEEE arithmetic as written: no fast math, no contraction, no exception at a division by zero.
     """
-    dispatcher = cast(_Dispatcher, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    dispatcher = cast(_Dispatcher, numba.njit(nogil=True, error_model="numpy")(function))
     if not PLAIN:
-        dispatcher.get_call_template = _without_literals(dispatcher.get_call_template)
+        dispatcher.get_call_template = _inner(dispatcher.get_call_template)
     return cast(_Function, dispatcher)
 
 
-def _without_literals(resolve: Callable[..., object]) -> Callable[..., object]:
-    """Numba compiles a function again for each constant it is called with; that doubled the kernel's compile time."""
+def door(function: _Function) -> _Function:
+    """A function that Python calls: everything behind it is optimised once, here, and kept in the cache."""
+    return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+_depth = threading.local()
+
+
+def _inner(resolve: Callable[..., object]) -> Callable[..., object]:
+    """Two things that numba does to a function called by another, and that cost most of the kernel's compile time.
+
+    It compiles the function again for each constant that it is called with; and it optimises it together with all that
+    it calls, then again inside each of its callers. Only the outermost function needs that, where all of it is together.
+    """
 
     def resolved(args: tuple[object, ...], kws: dict[str, object]) -> object:
-        return resolve(tuple(_unliteral(arg) for arg in args), kws)
+        _depth.inside = getattr(_depth, "inside", 0) + 1
+        try:
+            return resolve(tuple(_unliteral(arg) for arg in args), kws)
+        finally:
+            _depth.inside -= 1
 
     return resolved
+
+
+def _optimise_outermost(library: object) -> None:
+    if not getattr(_depth, "inside", 0):
+        _optimise(library)
+
+
+_optimise = CPUCodeLibrary._optimize_final_module
+CPUCodeLibrary._optimize_final_module = _optimise_outermost
 
 
 def _word(value: int) -> Word:
@@ -74,7 +105,6 @@ ONE = _word(1)
 MASK = _word(2**64 - 1)
 LOW_HALF = _word(2**32 - 1)
 TOP_BIT = _word(2**63)
-_INFINITY_BITS = _word(0x7FF0 << 48)
 _FRACTION = _word(2**52 - 1)
 _HIDDEN_BIT = _word(2**52)
 _EXPONENT = _word(0x7FF)
@@ -202,7 +232,7 @@ def round_quotient(
     W: the 256-bit number w3 w2 w1 w0, and a little more where `sticky` is not zero, which needs w3 != 0.
     sign: not zero for negative. Divisors: at least 1.
     The quotient is taken as floor(floor(W / a) / b), which equals floor(W / (a * b)), and is exact only if every
-    remainder is zero. 62 or more bits are kept of it, so what is left only breaks ties.
+    remainder is zero. 60 or more bits are kept of it, so what is left only breaks ties.
     """
     for _ in range(3):
         if w3 != ZERO:

@@ -7,7 +7,7 @@ log that it is given.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ from headrace.core.errors import HeadraceError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.schema import boolean, decimal, float64, int64, string, timestamp
 from headrace.core.schema import field as declared
-from headrace.core.times import Duration
+from headrace.core.times import Duration, Instant
 from headrace.log.define import Topic
 from headrace.log.port import EVENT_TIME, OFFSET, SYSTEM_COLUMNS, Append, Log, PartitionKind, Physical, Verdict
 from headrace.testing.clocks import ManualClock
@@ -30,8 +30,9 @@ DAY = 86_400_000_000
 
 @dataclass
 class LogUnderTest:
-    """log: open. clock: the one it was given. reopen: closes it and opens the same rows again; None where there are none
-    to open. again: another open log over the same rows, as another process would hold it; None where there is none."""
+    """log: open. clock: the one it was given. reopen: closes it and opens the same rows again; None where there are
+    none to open. again: another open log over the same rows, as another process would hold it; None where there is
+    none."""
 
     log: Log
     clock: ManualClock
@@ -59,12 +60,13 @@ def payments(partitions: int = 1, **changed: object) -> Topic:
 def row(number: int, at: int, **changed: Physical) -> tuple[Physical, ...]:
     said: dict[str, Physical] = {
         "payment": number, "customer": number % 7, "at": at, "amount": number * 100 - 250,
-        "channel": None if number % 3 == 0 else f"c{number % 5}", "risk": None if number % 4 == 0 else number / 8, "fraud": number % 2 == 0,
+        "channel": None if number % 3 == 0 else f"c{number % 5}", "risk": None if number % 4 == 0 else number / 8,
+        "fraud": number % 2 == 0,
     }  # fmt: skip
     return tuple({**said, **changed}.values())
 
 
-def batch(topic: Topic, numbers: Sequence[int], at: Sequence[int]) -> pa.RecordBatch:
+def batch(topic: Topic, numbers: Sequence[int], at: Iterable[int]) -> pa.RecordBatch:
     """The same rows as `row` makes, in Arrow."""
     rows = [row(number, int(instant)) for number, instant in zip(numbers, at, strict=True)]
     columns = [list(column) for column in zip(*rows, strict=True)]
@@ -230,7 +232,7 @@ def check_available_at_never_falls(under: LogUnderTest) -> None:
     partition = under.log.declare(topic).partitions[0].partition
     first = under.clock.now()
     under.log.append([Append(partition=partition, rows=[row(1, first)])])
-    under.clock.set(first - 60_000_000)
+    under.clock.set(Instant(first - 60_000_000))
     done = under.log.append([Append(partition=partition, rows=[row(2, first)])])[0]
     assert done.available_at.tolist() == [first], "a clock that steps back does not take the maximum with it"
     assert under.log.topics()[0].partitions[0].available_at == first
@@ -241,7 +243,7 @@ def check_an_instant_too_far_ahead_halts(under: LogUnderTest) -> None:
     partition = under.log.declare(topic).partitions[0].partition
     first = under.clock.now()
     under.log.append([Append(partition=partition, rows=[row(1, first)])])
-    under.clock.set(first - DAY)
+    under.clock.set(Instant(first - DAY))
     if under.log.capabilities.durable:
         with refused("HR-0313"):
             list(under.log.read(partition, 0))
@@ -257,8 +259,20 @@ def check_a_request_is_refused_by_no_clock(under: LogUnderTest) -> None:
     done = under.log.append([Append(partition=partition, rows=[row(1, now + DAY)], request=True)])[0]
     assert done.verdicts.tolist() == [Verdict.RESTAMPED] and done.event_times.tolist() == [now]
     rows = read_all(under.log, partition)
-    assert rows[0]["at"].timestamp() * 1e6 == now + DAY, "the client's value stays in its field"  # type: ignore[attr-defined]
-    assert rows[0][EVENT_TIME].timestamp() * 1e6 == now  # type: ignore[attr-defined]
+    assert rows[0]["at"].timestamp() * 1e6 == now + DAY, "the client's value stays"  # type: ignore[attr-defined]  # a datetime
+    assert rows[0][EVENT_TIME].timestamp() * 1e6 == now  # type: ignore[attr-defined]  # a datetime
+
+
+def check_an_append_may_say_when_and_where(under: LogUnderTest) -> None:
+    partition = under.log.declare(payments()).partitions[0].partition
+    now = under.clock.now()
+    known = Instant(now - 1_000)
+    done = under.log.append([Append(partition=partition, rows=[row(1, now)], at=known, begins=0)])[0]
+    assert done.available_at.tolist() == [known]
+    with refused("HR-0330"):
+        under.log.append([Append(partition=partition, rows=[row(2, now)], begins=0)])
+    assert under.log.append([Append(partition=partition, rows=[row(2, now)], begins=1)])[0].offset == 1
+    assert len(read_all(under.log, partition)) == 2
 
 
 # --- topics ---

@@ -31,7 +31,6 @@ from headrace.decisions.record import DecisionRecord
 from headrace.decisions.replay import ReplayReport
 from headrace.decisions.replay import replay as replay_records
 from headrace.decisions.run import Decider, DecisionMade
-from headrace.definitions import CLASSES, Definitions
 from headrace.features import checkpoint
 from headrace.features.define import FeatureView
 from headrace.features.plan import ViewPlan
@@ -44,11 +43,12 @@ from headrace.log.port import Append, Appended, Log, TopicState
 from headrace.log.run import Role, open_log
 from headrace.models.folder import FolderModelStore
 from headrace.models.serve import ServedModel
-from headrace.recompute import recompute_with, request_rows
+from headrace.runtime.catalog_store import CatalogStore
+from headrace.runtime.definitions import CLASSES, Definitions
+from headrace.runtime.recompute import recompute_with, request_rows
 from headrace.schemas.define import ImportOptions, ImportReport, Progress
 from headrace.schemas.importing import import_file, silent
 from headrace.schemas.validate import validate_rows, validator
-from headrace.store import CatalogStore
 
 STATE_FOLDER = ".headrace"
 
@@ -90,6 +90,10 @@ class Project:
 
     def fingerprints(self, kind: str) -> dict[str, str]:
         return self.definitions.fingerprints(kind, tz_version=self._tz_version)
+
+    def now(self) -> Instant:
+        """The project's clock."""
+        return self._clock.now()
 
     def compile(self, views: Iterable[str]) -> list[ViewPlan]:
         """Fresh plans; a state or a replay keeps those that it is given."""

@@ -1,0 +1,81 @@
+"""The command line: `headrace <noun> <verb>`. Data on stdout, talk on stderr; exit 0 done, 1 failed, 2 usage, 3 pending.
+
+Commands are named here and load when they are called, so that help costs no imports.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from headrace.core.errors import HeadraceError, UsageError
+
+# name -> (module, attribute, help)
+_COMMANDS = {
+    "init": ("headrace.cli.project", "init", "Make a project to start from."),
+    "plan": ("headrace.cli.project", "plan", "Show what apply would change; exit 3 where something would."),
+    "apply": ("headrace.cli.project", "apply", "Make what is declared be in force."),
+    "import": ("headrace.cli.events", "import_events", "Import a Parquet, CSV or NDJSON file into a topic."),
+    "produce": ("headrace.cli.events", "produce", "Append events, one JSON object a line."),
+    "topics": ("headrace.cli.events", "topics", "List topics, read what they hold."),
+    "quarantine": ("headrace.cli.events", "quarantine", "Rows that were set aside."),
+    "features": ("headrace.cli.features", "features", "Read features, replay them from files."),
+    "training-set": ("headrace.cli.models", "training_set", "Build training sets, show what late data changed."),
+    "models": ("headrace.cli.models", "models", "Train, list and evaluate models."),
+    "decide": ("headrace.cli.decisions", "decide", "Decide one request, durably."),
+    "decisions": ("headrace.cli.decisions", "decisions", "List recorded decisions, recompute them."),
+    "audit": ("headrace.cli.models", "audit", "Look for what types cannot see."),
+    "backup": ("headrace.cli.operations", "backup", "Copy the log while it is being written."),
+    "restore": ("headrace.cli.operations", "restore", "Put a backup in place of a missing log."),
+    "doctor": ("headrace.cli.operations", "doctor", "Check the log and what lies beside it."),
+    "warm": ("headrace.cli.operations", "warm", "Compile the kernel now, so that no request waits for it."),
+}
+
+
+class _Commands(click.Group):
+    """Loads a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help) for name, (_, _, help) in _COMMANDS.items()])
+
+
+@click.command(cls=_Commands)
+@click.option(
+    "--project", "folder", default=".", envvar="HEADRACE_PROJECT", show_default=True, help="The folder that declares."
+)
+@click.version_option(package_name="headrace")
+@click.pass_context
+def cli(ctx: click.Context, folder: str) -> None:
+    """From event to decision: one log, one kernel, one ledger."""
+    ctx.obj = folder
+
+
+def main() -> None:
+    """The entry point: errors in words, the exit status by their kind."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except HeadraceError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)

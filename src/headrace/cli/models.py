@@ -1,0 +1,189 @@
+"""headrace training-set, models, audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pyarrow.parquet as pq
+
+from headrace.cli.output import emit_json, emit_table, output_option
+from headrace.core.times import Instant, instant
+from headrace.features.audit import audit as audit_rows
+from headrace.features.training import ROWS_FILE
+from headrace.models.inputs import labels
+from headrace.models.picture import picture
+from headrace.runtime import training
+from headrace.runtime.project import Project, open_project
+
+
+def _at(text: str | None) -> Instant | None:
+    return None if text is None else instant(text)
+
+
+_BEGIN = click.option("--begin", help="The first event time, ISO 8601 with a zone.")
+_END = click.option("--end", help="The event time behind the last.")
+_T_LABEL = click.option("--t-label", help="When the outcome is looked at; now by default.")
+
+
+@click.group("training-set")
+def training_set() -> None:
+    """Build training sets, show what late data changed."""
+
+
+@training_set.command()
+@click.argument("model")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@_BEGIN
+@_END
+@_T_LABEL
+@click.pass_obj
+def build(folder: str, model: str, out: Path, begin: str | None, end: str | None, t_label: str | None) -> None:
+    """MODEL's training rows, with the values they had when they were asked, as Parquet with a manifest."""
+    with open_project(folder) as project:
+        made = training.build_training_set(project, model, begin=_at(begin), end=_at(end), t_label=_at(t_label))
+        training.write_training_set(made, out)
+    said = made.manifest
+    click.echo(
+        f"{said.rows:,} rows ({said.served:,} served, {said.available:,} available), {said.positives} positive; "
+        f"left out: {said.immature:,} immature, {said.unlabelled:,} unlabelled",
+        err=True,
+    )
+    click.echo(said.content_hash)
+
+
+@training_set.command()
+@click.argument("model")
+@_BEGIN
+@_END
+@_T_LABEL
+@output_option
+@click.pass_obj
+def impact(folder: str, model: str, begin: str | None, end: str | None, t_label: str | None, output: str) -> None:
+    """What late data changed in each feature: known now against what was served."""
+    with open_project(folder) as project:
+        at = _at(t_label) or project.now()
+        found = training.late_data_impact(project, model, begin=_at(begin), end=_at(end), t_label=at)
+    if output == "json":
+        emit_json(found)
+    else:
+        names = ("feature", "rows", "differing", "null_in_one", "largest", "mean")
+        emit_table(names, [[getattr(one, name) for name in names] for one in found])
+
+
+@click.group()
+def models() -> None:
+    """Train, list and evaluate models."""
+
+
+@models.command()
+@click.argument("model")
+@_BEGIN
+@_END
+@_T_LABEL
+@click.option("--training-set", "rows", type=click.Path(path_type=Path), help="Where to keep the training rows.")
+@output_option
+@click.pass_obj
+def train(
+    folder: str, model: str, begin: str | None, end: str | None, t_label: str | None, rows: Path | None, output: str
+) -> None:
+    """Build MODEL's training set, train, check headrace's scorer against the library on every row, register."""
+    with open_project(folder) as project:
+        made = training.build_training_set(project, model, begin=_at(begin), end=_at(end), t_label=_at(t_label))
+        if rows is not None:
+            training.write_training_set(made, rows)
+        _, registered = training.train_model(project, model, made)
+    if output == "json":
+        emit_json(registered)
+        return
+    figures = registered.evaluation
+    click.echo(
+        f"{registered.rows:,} rows, {registered.positives:,} positive; on them AUC {figures.auc_roc:.3f}", err=True
+    )
+    click.echo(registered.id)
+
+
+@models.command("list")
+@output_option
+@click.pass_obj
+def models_list(folder: str, output: str) -> None:
+    """Every registered artifact, oldest first."""
+    with open_project(folder) as project:
+        stored = list(project.models.list())
+    if output == "json":
+        emit_json(stored)
+    else:
+        emit_table(("model", "artifact", "definition"), [(s.model, s.id[:16], s.fingerprint) for s in stored])
+
+
+@models.command()
+@click.argument("model")
+@click.argument("rows", type=click.Path(exists=True, path_type=Path))
+@click.option("--entity", help="A column; adds the entity precision@k, day by day.")
+@click.option("-k", default=100, show_default=True, help="How many entities a day are looked at.")
+@click.option("--picture", "png", type=click.Path(path_type=Path), help="A PNG of the curves and scores.")
+@output_option
+@click.pass_obj
+def evaluate(folder: str, model: str, rows: Path, entity: str | None, k: int, png: Path | None, output: str) -> None:
+    """MODEL's figures on labelled ROWS: a training set's folder, or a Parquet file of the same columns."""
+    table = pq.read_table(rows / ROWS_FILE if rows.is_dir() else rows)
+    with open_project(folder) as project:
+        found, scores = training.evaluate_model(project, model, table, entity=entity, k=k)
+        if png is not None:
+            truths = labels(project.definitions.model(model), table)
+            png.write_bytes(picture(truths, scores, title=model))
+    if output == "json":
+        emit_json(found)
+    else:
+        emit_table(("figure", "value"), [(name, getattr(found, name)) for name in found.__slots__])
+
+
+@click.group()
+def audit() -> None:
+    """Look for what types cannot see."""
+
+
+@audit.command()
+@click.option("--model", help="Look at this model's training set as well.")
+@output_option
+@click.pass_obj
+def availability(folder: str, model: str | None, output: str) -> None:
+    """Suspicions of leaks (SEMANTICS 4.5): how late truths really came, single features that know too much.
+
+    Exit 1 where there is a strong one.
+    """
+    with open_project(folder) as project:
+        findings = _findings(project, model)
+    if output == "json":
+        emit_json(findings)
+    elif not findings:
+        click.echo("nothing suspicious", err=True)
+    else:
+        names = [name for name in findings[0].__slots__ if name != "evidence"]
+        emit_table(names, [[getattr(one, name) for name in names] for one in findings])
+    if any(one.severity.value == "strong" for one in findings):
+        raise click.exceptions.Exit(1)
+
+
+def _findings(project: Project, model: str | None):  # type: ignore[no-untyped-def]
+    logged = {
+        state.topic.name: [
+            (p.partition, batch) for p in state.partitions for batch in project.log.read(p.partition, p.start)
+        ]
+        for state in project.log.topics()
+    }
+    table, outcome = None, None
+    if model is not None:
+        made = training.build_training_set(project, model)
+        declared = project.definitions.model(model)
+        outcome = declared.label_name
+        table = made.table.select([*(i.name for i in declared.inputs), outcome])
+    declared_all = project.definitions
+    return audit_rows(
+        declared_all.topics.values(),
+        declared_all.labels.values(),
+        declared_all.views.values(),
+        logged,
+        training=table,
+        outcome=outcome,
+    )

@@ -1,0 +1,59 @@
+"""headrace backup, restore, doctor, warm."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from headrace.cli.output import emit_json, emit_table, output_option
+from headrace.log import backup as backups
+from headrace.runtime.project import STATE_FOLDER
+
+
+def _log(folder: str) -> Path:
+    return Path(folder) / STATE_FOLDER / "log"
+
+
+@click.command()
+@click.argument("to", type=click.Path(path_type=Path))
+@click.pass_obj
+def backup(folder: str, to: Path) -> None:
+    """Copy the log into the folder TO, consistent while others write, with the hashes of what it holds."""
+    click.echo(backups.backup(_log(folder), to))
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.pass_obj
+def restore(folder: str, source: Path) -> None:
+    """Put the backup SOURCE in place; refuses where a log is."""
+    click.echo(backups.restore(source, _log(folder)))
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def doctor(folder: str, output: str) -> None:
+    """Check the log: pages, checksums, offsets, what was left over. Exit 1 where something is wrong."""
+    findings = backups.doctor(_log(folder))
+    if output == "json":
+        emit_json(findings)
+    elif findings:
+        names = list(findings[0].__slots__)
+        emit_table(names, [[getattr(one, name) for name in names] for one in findings])
+    else:
+        click.echo("nothing wrong", err=True)
+    if findings:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+def warm() -> None:
+    """Compile the kernel now and keep it, at install or image time."""
+    from headrace.core.kernel.warm import warm_up  # loads numba, 0.5 s
+
+    begun = time.monotonic()
+    warm_up()
+    click.echo(f"warm after {time.monotonic() - begun:.1f} s", err=True)

@@ -1,0 +1,1 @@
+"""The only place that wires: a project opened, its definitions, the catalog in its log."""
