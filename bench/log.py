@@ -122,7 +122,14 @@ def read_rate(log: SqliteLog, partition: Partition, count: int) -> float:
 
 
 def single(number: int) -> tuple[int, int, int, int, int, bool]:
-    return number, 1_522_540_800_000_000 + number * 9_000_000, number % 5_000, number % 10_000, number % 50_000, False
+    return (
+        number,
+        1_522_540_800_000_000 + number % 1_000_000 * 9_000_000,
+        number % 5_000,
+        number % 10_000,
+        number % 50_000,
+        False,
+    )
 
 
 def singles(log: SqliteLog, count: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ CODE = re.compile(r"HR-\d{4}")
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-ENDINGS = (".py", ".md", ".toml", ".sh", ".lock", ".jsonl")
+ENDINGS = (".py", ".md", ".toml", ".sh", ".jsonl")
 PLACEHOLDER = re.compile(r"NNNN|NAME|DIR|FILE|<|\.\.\.|\$|\s")
 
 

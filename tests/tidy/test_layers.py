@@ -95,7 +95,7 @@ def foreign_inside(module: Module) -> Iterator[str]:
         if parts[0] != "headrace" or len(parts) < 2 or parts[1] == own or parts[1] not in (*SLICES, "catalog"):
             continue
         if len(parts) < 3 or parts[2] not in ("define", "port"):
-            yield f"{module.path}:{one.line} imports {one.name}: of a slice only define and port; wire it in runtime.py"
+            yield f"{module.path}:{one.line} imports {one.name}: of a slice only define and port; wire it in runtime"
 
 
 def deferred_import(module: Module) -> Iterator[str]:

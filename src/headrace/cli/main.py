@@ -67,9 +67,7 @@ def cli(ctx: click.Context, folder: str) -> None:
 def main() -> None:
     """The entry point: errors in words, the exit status by their kind."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
+        status = cli.main(standalone_mode=False)
     except click.Abort:
         click.echo("stopped", err=True)
         sys.exit(1)
@@ -79,3 +77,4 @@ def main() -> None:
     except HeadraceError as error:
         click.echo(str(error), err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    sys.exit(status if isinstance(status, int) else 0)

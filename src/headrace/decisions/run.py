@@ -156,7 +156,7 @@ class Decider:
         proven = self._see()
         partition = self._live[partition_of(row[self._key_place], len(self._live))]  # type: ignore[arg-type]  # a key
         at = self._clock.now()
-        id: Id = row[self._id_place]  # type: ignore[assignment]  # an id is never null
+        id = self._id_of(row)
         maximum = max(self._maxima[partition], at)
         known = self._known.request(partition.index, id, maximum)
         if known is not None:
@@ -195,6 +195,9 @@ class Decider:
             t=t,
             flags=flags,
         )
+
+    def _id_of(self, row: Row) -> Id:
+        return row[self._id_place]  # type: ignore[return-value]  # an id is never null, and an int or a text
 
     def _when(self, partition: Partition, row: Row, at: Instant) -> tuple[Instant, tuple[Flag, ...]]:
         """The request's t, by the rule that the log will judge it by (SEMANTICS 2.1)."""
@@ -295,7 +298,7 @@ class Decider:
         if found is not None:
             place = self._records(partition)
             said = records.from_row(row_at(self._log, self._record_topic.topic, place, found).row, self._topic.name)
-            return _made(said, row[self._id_place], repeated=True)  # type: ignore[arg-type]  # an id
+            return _made(said, self._id_of(row), repeated=True)
         staleness = max(0, logged.available_at - proven)
         cuts = [Cut.of({p: self._ends[p] for p, _ in prefixes}) for prefixes in self._prefixes]
         question = Question(request=partition, offset=offset, row=row, t=logged.event_time, cuts=tuple(cuts))
@@ -322,7 +325,7 @@ class Decider:
         place = self._records(partition)
         (appended,) = self._log.append([Append(partition=place, rows=(records.to_row(record),))])
         self._known.learn_record(place, offset, appended.offset)
-        return _made(record, row[self._id_place])  # type: ignore[arg-type]  # an id
+        return _made(record, self._id_of(row))
 
     def _conflict(self, partition: Partition, offset: int, before: Row, now: Row) -> ConflictError:
         fields = self._topic.schema.fields

@@ -252,6 +252,7 @@ def _keys(view: ViewState) -> pa.RecordBatch:
     entities = list(view.keys)
     parts: list[Sequence[object]] = [entities]
     if len(view.plan.view.entity) > 1:
+        # A composite entity is a tuple, which `Hashable` does not say.
         parts = [[entity[i] for entity in entities] for i in range(len(view.plan.view.entity))]  # type: ignore[index]
     columns = [pa.array(part) for part in parts]
     return pa.record_batch(

@@ -299,6 +299,7 @@ class ViewState:
             order = row[numbered] if numbered is not None else order_of(key, t, row, place)
             if bounds_row is not None:
                 values += bounds_row(t)
+            # `order` is an int: an id of int64, or what `order_of` gives.
             words, reasons = answer(key, t, order, place, entity is not None, valid, values)  # type: ignore[arg-type]
             return publish(words, reasons)
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.core.aggregate import Reason
+from headrace.core.errors import UsageError
 from headrace.core.kernel.program import Words
 from headrace.features.facts import FactRule
 from headrace.features.plan import ViewPlan
@@ -50,6 +51,13 @@ def replay(
     HR-0510, HR-0511.
     """
     kind = Kind(kind)
+    if rows.topic is not None and events.topic(rows.topic.topic.name) is not rows.topic:
+        raise UsageError(
+            "HR-0532",
+            f"the rows are requests of topic {rows.topic.topic.name!r} as other events have it",
+            detail="row numbers count in the events that the rows were made from",
+            hint="make rows and replay from the same Events",
+        )
     each = max(1, threads // max(len(plans), 1))
     if threads > 1 and len(plans) > 1:
         with concurrent.futures.ThreadPoolExecutor(min(threads, len(plans))) as pool:

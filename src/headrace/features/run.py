@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.core.codec import Physical, units
 from headrace.core.errors import DefinitionError, HeadraceError, NotFoundError, StateError, did_you_mean
@@ -27,7 +27,6 @@ from headrace.log.port import AVAILABLE_AT, OFFSET, TAKEN, VERDICT, Log, Verdict
 
 SWEEP_MIN = 60_000_000  # microseconds of available_at between two looks at what has expired
 SWEEPS = 64  # how many of them a window's reach is worth: at most so much more than needed is kept
-_TAKEN = pa.array([int(verdict) for verdict in TAKEN], pa.uint8())
 _IS_TAKEN = tuple(verdict in TAKEN for verdict in range(max(Verdict) + 1))
 
 AskAt = Callable[[int, Row, int], tuple[Answer, ...]]  # offset, row, t
@@ -159,10 +158,9 @@ class FeatureState:
         if last < feed.next:
             return
         batch = batch.slice(feed.next - first)
-        verdicts = batch.column(VERDICT)
-        taken = batch.filter(pc.is_in(verdicts, _TAKEN))
+        taken = np.isin(batch.column(VERDICT).to_numpy(), TAKEN)
         try:
-            self._take(feed, batch if taken.num_rows == batch.num_rows else taken)
+            self._take(feed, batch if taken.all() else batch.filter(pa.array(taken)))
         except HeadraceError as error:
             self._fail(error)
             raise

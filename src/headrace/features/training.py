@@ -190,7 +190,7 @@ def content_hash(table: pa.Table, *, threads: int = 1) -> str:
         digests = list(pool.map(_column_hash, table.columns))
     whole = hashlib.sha256(f"headrace rows {table.num_rows}\n".encode())
     for field, digest in zip(table.schema, digests, strict=True):
-        whole.update(f"{field.name}\n{field.type}\n".encode() + digest)
+        whole.update(f"{field.name}\n{_type_name(field.type)}\n".encode() + digest)
     return whole.hexdigest()
 
 
@@ -317,6 +317,11 @@ def _manifest(
     )
 
 
+def _type_name(type: pa.DataType) -> str:
+    """Of a list without the name of its items, which Parquet writes in another way."""
+    return f"list<{type.value_type}>" if pa.types.is_list(type) else str(type)
+
+
 def _column_hash(column: pa.ChunkedArray) -> bytes:
     """Values first, then which are null: of each value what it is, not how it lies in memory."""
     digest, nulls = hashlib.sha256(), hashlib.sha256()
@@ -326,13 +331,13 @@ def _column_hash(column: pa.ChunkedArray) -> bytes:
         flat = part.chunk(0) if part.num_chunks == 1 else part.combine_chunks()
         flat = flat.chunk(0) if isinstance(flat, pa.ChunkedArray) else flat
         for piece in _canonical(flat):
-            digest.update(memoryview(piece))
+            digest.update(piece.data)
         if any_null:
-            nulls.update(memoryview(np.packbits(flat.is_null().to_numpy(zero_copy_only=False), bitorder="little")))
+            nulls.update(np.packbits(flat.is_null().to_numpy(zero_copy_only=False), bitorder="little").data)
     return digest.digest() + (nulls.digest() if any_null else b"")
 
 
-def _canonical(array: pa.Array) -> Iterable[npt.NDArray[np.generic] | bytes]:
+def _canonical(array: pa.Array) -> Iterable[npt.NDArray[np.generic]]:
     """The values' bytes, little end first: fixed-width ones as they are with zeros under nulls, texts as lengths and
     bytes, lists as lengths and their values."""
     if pa.types.is_list(array.type):
@@ -341,9 +346,12 @@ def _canonical(array: pa.Array) -> Iterable[npt.NDArray[np.generic] | bytes]:
         yield from _canonical(array.flatten())
         return
     if pa.types.is_string(array.type):
-        filled = array.fill_null("")
-        yield pc.binary_length(filled).to_numpy(zero_copy_only=False).astype("<i4")
-        yield b"".join(text.as_buffer().to_pybytes() for text in filled)
+        filled = array.fill_null("") if array.null_count else array
+        offsets = np.frombuffer(filled.buffers()[1], "<i4")[filled.offset : filled.offset + len(filled) + 1]
+        yield np.diff(offsets)
+        texts = filled.buffers()[2]
+        if texts is not None:
+            yield np.frombuffer(texts, np.uint8)[offsets[0] : offsets[-1]]
         return
     if pa.types.is_boolean(array.type):
         yield array.fill_null(False).to_numpy(zero_copy_only=False).astype("u1")

@@ -289,8 +289,14 @@ class SqliteLog(Log):
             for partition, offset in turn.asked.cut
         ]
         if entries or cuts:
-            with self._stale_unless_done(), translated(self.file, writing=True):
+            self._stale = True
+            try:
                 self._write(entries, cuts)
+            except (apsw.Error, OSError) as error:
+                # Entered only here: on the way that every commit takes, two context managers cost a tenth of it.
+                with self._stale_unless_done(), translated(self.file, writing=True):
+                    raise error
+            self._stale = False
         placed = []
         with self._changed:
             for piece, each in zip(pieces, judged, strict=True):
@@ -468,6 +474,8 @@ def _beginning(turns: list[AppendTurn], resolved: list[Resolved]) -> tuple[list[
                     end=record.end,
                 )
                 break
+    if all(turn.error is None for turn in turns):
+        return turns, resolved
     kept = [(turn, targets) for turn, targets in zip(turns, resolved, strict=True) if turn.error is None]
     return [turn for turn, _ in kept], [targets for _, targets in kept]
 

@@ -1,7 +1,7 @@
 """Online state, replay and oracle over one story: the same questions to each, and every value that differs.
 
-The one idea: the online state is driven as a log drives it, in rows and batches, restarted from checkpoints and from the
-log alone, asked in between; the replay gets the whole log at once. Both must say what the oracle says, to the bit.
+The one idea: the online state is driven as a log drives it, in rows and batches, restarted from checkpoints and from
+the log alone, asked in between; the replay gets the whole log at once. Both must say what the oracle says, to the bit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from headrace.core import schema
 from headrace.core.aggregate import Reason
-from headrace.core.codec import rows_to_batch
+from headrace.core.codec import batch_to_rows, rows_to_batch
 from headrace.core.errors import StateError
 from headrace.core.expr import describe
 from headrace.core.points import Partition
@@ -30,6 +30,7 @@ from headrace.features.replay import Kind as ReplayKind
 from headrace.features.replay_rows import entity_types
 from headrace.features.run import FeatureState
 from headrace.log.port import SYSTEM_COLUMNS
+from headrace.testing import brute
 from headrace.testing.expressions import Physical
 from headrace.testing.generate import Story
 from headrace.testing.oracles import Event, Owners
@@ -42,7 +43,6 @@ from headrace.testing.questions import (
     canonical,
     expected,
     questions,
-    view_of,
 )
 
 BATCH_MAX = 7
@@ -115,6 +115,63 @@ def compare(story: Story, who: str, question: Question, wanted: Answer, given: A
                 expected=(wanted[0][i], wanted[1][i]),
                 found=(given[0][i], given[1][i]),
             )
+
+
+# --- a large log ---
+
+
+def large_differences(seed: int, size: int, queries: int, tally: Tally) -> list[str]:
+    """A large log by brute force, by a replay and by the online state, which takes it in batches. Each difference as a
+    line; a pair is an event of the request's entity that had arrived."""
+    log, view = brute.large_log(seed, size), brute.large_view(seed)
+    asked = np.sort(np.random.default_rng(seed).choice(size, queries, replace=False)).tolist()
+    wanted = [brute.answer(log, view, place) for place in asked]
+    tally.pairs += sum(considered for _, considered in wanted)
+    tally.queries += queries
+    tally.values += queries * len(view.features)
+    found = []
+    answers = (("replay", _large_replay(log, view, asked)), ("online", _large_online(log, view, asked)))
+    for who, given in answers:
+        for place, (expected_values, _), values in zip(asked, wanted, given, strict=True):
+            for feature, want, got in zip(view.features, expected_values, values, strict=True):
+                if canonical(want) != canonical(got):
+                    found.append(f"large seed {seed} size {size}: {who} at {place}, {said(feature)}: {want} not {got}")
+    return found
+
+
+def _large_tables(log: brute.LargeLog) -> dict[Partition, pa.Table]:
+    sales = {Partition("sales", 1, p): log.table(p) for p in range(brute.PARTITIONS)}
+    return sales | {Partition("returns", 1, 0): log.returns()}
+
+
+def _large_plan(view: FeatureView) -> ViewPlan:
+    return ViewPlan.compile(view, {brute.returned.name: brute.returned})
+
+
+def _large_replay(log: brute.LargeLog, view: FeatureView, asked: Sequence[int]) -> Iterator[list[object]]:
+    events = Events([brute.sales, brute.returns], _large_tables(log))
+    topic = events.topic("sales")
+    rows = Rows.at(topic, topic.starts[log.partition[asked]] + log.offset[asked])
+    table = replay([_large_plan(view)], events, replace(rows, cuts=Cuts.of([log.cut(place) for place in asked])))
+    columns = [physical_values(table.column(f.name), f.type) for f in view.features]
+    for i in range(len(asked)):
+        yield [column[i] for column in columns]
+
+
+def _large_online(log: brute.LargeLog, view: FeatureView, asked: Sequence[int]) -> Iterator[list[object]]:
+    state, tables_of = FeatureState([_large_plan(view)]), _large_tables(log)
+    read = dict.fromkeys(tables_of, 0)
+    for place in asked:
+        for partition, end in log.cut(place):
+            for batch in tables_of[partition].slice(read[partition], end - read[partition]).to_batches():
+                state.ingest(partition, batch)
+            read[partition] = end
+        partition = Partition("sales", 1, int(log.partition[place]))
+        batch = tables_of[partition].slice(int(log.offset[place]), 1).combine_chunks().to_batches()[0]
+        (row,) = batch_to_rows(brute.sales.schema, batch)
+        ask = state.asker([view.name], brute.sales, partition)
+        ((values, _),) = ask(int(log.offset[place]), row, int(log.time[place]))
+        yield list(values)
 
 
 # --- the online state's answers ---

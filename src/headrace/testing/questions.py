@@ -1,4 +1,4 @@
-"""What is asked of a story, and what the oracle answers: requests in all the ways they can be seen, and plain reads. Pure.
+"""What is asked of a story, and what the oracle answers: requests in all the ways they are seen, and plain reads. Pure.
 
 The one idea: a question is a point, an entity and perhaps a request, and says by which rule its visible events are
 chosen; whoever answers it, the online state or a replay, is held to the same canonical texts.

@@ -18,7 +18,7 @@ FRAUD = fraud_model(hr.xgboost())
 
 def checkout(*policy: object, **changes: object) -> Decision:
     parts: dict[str, object] = {"request": applications, "model": FRAUD, "policy": [*policy, hr.approve()], **changes}
-    return Decision("checkout", **parts)  # type: ignore[arg-type]  # what a test changes, it changes on purpose
+    return Decision("checkout", **parts)
 
 
 def test_the_designs_example_stands() -> None:
@@ -75,10 +75,10 @@ def test_a_policy_that_does_not_end_or_ends_early_is_refused(policy: list[object
 )
 def test_a_rule_over_what_may_be_empty_says_what_then(condition: object) -> None:
     with pytest.raises(DefinitionError) as caught:
-        checkout(hr.decline_if(condition, reason="A"))  # type: ignore[arg-type]  # an expression
+        checkout(hr.decline_if(condition, reason="A"))
     assert caught.value.code == "HR-0703"
     assert "on_empty='skip'" in caught.value.hint
-    checkout(hr.decline_if(condition, reason="A", on_empty="skip"))  # type: ignore[arg-type]  # an expression
+    checkout(hr.decline_if(condition, reason="A", on_empty="skip"))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_rule_over_what_may_be_empty_says_what_then(condition: object) -> None
     ],
 )
 def test_a_rule_that_no_empty_window_can_make_null_need_not(condition: object) -> None:
-    assert checkout(hr.decline_if(condition, reason="A")).policy[0].on_empty is None  # type: ignore[arg-type]
+    assert checkout(hr.decline_if(condition, reason="A")).policy[0].on_empty is None
 
 
 @pytest.mark.parametrize(

@@ -54,10 +54,10 @@ def answers(count: int | None = 3, mean: float | None = 20.0, why: Reason = Reas
 def decided(*rules: Rule, row: Sequence[object] = ROW, said: list[object] | None = None) -> Decided:
     policy = Policy(rules, NAMES)
     values, reasons = list(row), [Reason.VALUE] * len(row)
-    for found, why in answers() if said is None else said:  # type: ignore[attr-defined]  # pairs
+    for found, why in answers() if said is None else said:
         values += found
         reasons += why
-    return policy.evaluate([*values, 0.9], [*reasons, Reason.VALUE], lambda: ("FROM_MODEL",))  # type: ignore[list-item]
+    return policy.evaluate([*values, 0.9], [*reasons, Reason.VALUE], lambda: ("FROM_MODEL",))
 
 
 def test_the_first_rule_that_applies_decides() -> None:
@@ -88,7 +88,7 @@ MEAN_RULE = {"condition": activity.mean_amount_7d > 100, "reason": "HIGH_MEAN"}
     ],
 )
 def test_missing_takes_on_missing(why: Reason, on_missing: str, expected: Decided) -> None:
-    rule = hr.decline_if(**MEAN_RULE, on_missing=on_missing, on_empty="skip")  # type: ignore[arg-type]
+    rule = hr.decline_if(**MEAN_RULE, on_missing=on_missing, on_empty="skip")
     assert decided(rule, hr.approve(), said=answers(mean=None, why=why)) == expected
 
 
@@ -102,7 +102,7 @@ def test_missing_takes_on_missing(why: Reason, on_missing: str, expected: Decide
     ],
 )
 def test_empty_takes_on_empty(on_empty: str, expected: Decided) -> None:
-    rule = hr.decline_if(**MEAN_RULE, on_empty=on_empty)  # type: ignore[arg-type]
+    rule = hr.decline_if(**MEAN_RULE, on_empty=on_empty)
     assert decided(rule, hr.approve(), said=answers(mean=None, why=Reason.EMPTY)) == expected
 
 
@@ -141,7 +141,7 @@ def test_no_null_falls_through_to_approve() -> None:
         ways, conditions, ("review", "decline", "apply"), ("review", "decline", "apply")
     ):
         rule = hr.decline_if(condition, reason="A", on_missing=on_missing, on_empty=on_empty)
-        found = decided(rule, hr.approve(), row=row, said=answers(**said))  # type: ignore[arg-type]
+        found = decided(rule, hr.approve(), row=row, said=answers(**said))
         assert found.outcome is not Outcome.APPROVE and found.rule == 0
 
 
@@ -172,18 +172,18 @@ def checkout(**changes: object) -> Decision:
         },
         **changes,
     }
-    return Decision("checkout", **parts)  # type: ignore[arg-type]  # as said
+    return Decision("checkout", **parts)
 
 
 def test_reasons_are_the_codes_of_what_raised_the_score() -> None:
     names = [i.name for i in fraud_model(hr.xgboost()).inputs]
     raised = [names.index(n) for n in ("amount_vs_mean", "amount", "merchant_risk.charged_back_rate_30d")]
     version = Version(checkout(), VIEWS, FixedScores(raised=raised))
-    score, found = version.decide(ROW, answers())  # type: ignore[arg-type]
+    score, found = version.decide(ROW, answers())
     # The derived input has no code of its own: that of the feature it reads stands for it.
     assert (score, found) == (0.95, Decided(Outcome.DECLINE, ("USUAL_AMOUNT", "MERCHANT_HISTORY"), 0))
     nothing = Version(checkout(), VIEWS, FixedScores(raised=[names.index("amount")]))
-    assert nothing.decide(ROW, answers())[1].reasons == (MODEL_SCORE,)  # type: ignore[arg-type]
+    assert nothing.decide(ROW, answers())[1].reasons == (MODEL_SCORE,)
 
 
 def test_a_score_over_a_missing_input_is_a_guess() -> None:
@@ -193,20 +193,20 @@ def test_a_score_over_a_missing_input_is_a_guess() -> None:
         (Reason.LIMIT, Outcome.DECLINE),
         (Reason.MISSING, Outcome.REVIEW),
     ):
-        score, found = version.decide(ROW, answers(mean=None, why=why))  # type: ignore[arg-type]
+        score, found = version.decide(ROW, answers(mean=None, why=why))
         assert (score, found.outcome) == (0.95, expected)
 
 
 def test_a_score_that_is_no_number_is_null() -> None:
     version = Version(checkout(), VIEWS, FixedScores(float("nan")))
-    assert version.decide(ROW, answers()) == (None, Decided(Outcome.REVIEW, (MISSING_DATA,), 0))  # type: ignore[arg-type]
+    assert version.decide(ROW, answers()) == (None, Decided(Outcome.REVIEW, (MISSING_DATA,), 0))
 
 
 def test_an_absent_view_is_missing_everywhere() -> None:
     version = Version(checkout(), VIEWS, FixedScores())
     said = [answers()[0], version.absent(1)]
     assert version.absent(1) == ((None,), (Reason.MISSING,))
-    assert version.decide(ROW, said)[1].outcome is Outcome.REVIEW  # type: ignore[arg-type]
+    assert version.decide(ROW, said)[1].outcome is Outcome.REVIEW
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def decide_some(opened: Open, count: int, first: int = 0) -> list[object]:
 def test_what_was_decided_replays_to_the_same_bits(opened: Open) -> None:
     made = decide_some(opened, 60)
     records = opened.records()
-    assert [r.decision_id for r in records] == [m.decision_id for m in made]  # type: ignore[attr-defined]
-    assert [r.outcome for r in records] == [m.outcome for m in made]  # type: ignore[attr-defined]
+    assert [r.decision_id for r in records] == [m.decision_id for m in made]
+    assert [r.outcome for r in records] == [m.outcome for m in made]
     assert len({r.score for r in records}) > 5 and {r.outcome for r in records} > {Outcome.APPROVE}
     report = opened.replay()
     assert (report.compared, report.mismatched, report.differences) == (60, 0, ())
@@ -87,7 +87,7 @@ def test_request_and_record_are_one_commit(opened: Open) -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(opened.log, name)
 
-    opened.decider._log = Counting()  # type: ignore[assignment]  # it passes everything on
+    opened.decider._log = Counting()
     decide_some(opened, 3)
     assert calls == [2, 2, 2]
 
@@ -163,7 +163,7 @@ def test_a_clock_that_is_wrong_refuses_nothing(opened: Open) -> None:
 def test_without_event_time_the_append_instant_is_t(tmp_path: Path, clock: ManualClock, artifact: Artifact) -> None:
     shop = Open(Shop(event_time=False), tmp_path, clock, artifact)
     made = decide_some(shop, 8)
-    assert made[-1].t == clock.now()  # type: ignore[attr-defined]
+    assert made[-1].t == clock.now()
     assert shop.replay().mismatched == 0
     shop.close()
 
@@ -207,12 +207,12 @@ def test_who_is_overtaken_decides_again(opened: Open) -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(self._inner, name)
 
-    opened.decider._log = Overtaken(opened.log, 2)  # type: ignore[assignment]  # it passes everything on
+    opened.decider._log = Overtaken(opened.log, 2)
     opened.decider.decide(opened.shop.order(1, opened.clock.now() + 1_000_000, customer=1))
     (record,) = opened.records()
     assert record.offset == 2 and record.answers[0][0][0] == 3
     assert opened.replay().mismatched == 0
-    opened.decider._log = Overtaken(opened.log, OVERTAKEN_MAX)  # type: ignore[assignment]
+    opened.decider._log = Overtaken(opened.log, OVERTAKEN_MAX)
     with pytest.raises(LogError) as caught:
         opened.decider.decide(opened.shop.order(2, opened.clock.now()))
     assert (caught.value.code, caught.value.retryable) == ("HR-0714", True)
@@ -264,11 +264,11 @@ def test_what_does_not_replay_is_found(opened: Open) -> None:
     values, reasons = records[2].answers[0]
     wrong_value = dataclasses.replace(
         records[2], answers=(((values[0] + 1, *values[1:]), reasons), records[2].answers[1])
-    )  # type: ignore[operator]
+    )
     wrong_score = dataclasses.replace(records[3], score=0.5)
     unknown = dataclasses.replace(records[4], versions="{}")
     tampered = [records[0], records[1], wrong_value, wrong_score, unknown]
-    opened.records = lambda: tampered  # type: ignore[method-assign]  # what a disk or a person changed
+    opened.records = lambda: tampered
     report = opened.replay()
     assert (report.compared, report.mismatched, report.unknown, report.equal) == (4, 2, 1, False)
     assert [d.what for d in report.differences] == ["customer.count_10m", "score"]

@@ -70,7 +70,7 @@ def fraud_model(trainer: Trainer, **changes: object) -> Model:
         "trainer": trainer,
         **changes,
     }
-    return Model("fraud", **parts)  # type: ignore[arg-type]  # what a test changes, it changes on purpose
+    return Model("fraud", **parts)
 
 
 def numbers_topic(count: int) -> hr.Topic:

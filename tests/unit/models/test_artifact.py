@@ -52,7 +52,7 @@ def test_the_id_is_of_the_content() -> None:
 )
 def test_what_is_no_artifact_is_refused(spoil: object) -> None:
     with pytest.raises(SchemaError) as caught:
-        decode(spoil(encode(some())))  # type: ignore[operator]  # a function of bytes
+        decode(spoil(encode(some())))
     assert caught.value.code == "HR-0609"
 
 

@@ -127,7 +127,7 @@ def test_a_model_that_is_scored_differently_is_not_registered() -> None:
 )
 def test_a_table_that_does_not_fit_is_refused(spoil: object) -> None:
     with pytest.raises(SchemaError) as caught:
-        trained(hr.decision_tree(), spoil(numbers_table(100, COUNT, seed=7)))  # type: ignore[operator]  # a function
+        trained(hr.decision_tree(), spoil(numbers_table(100, COUNT, seed=7)))
     assert caught.value.code == "HR-0607"
 
 
@@ -174,7 +174,7 @@ def test_served_over_a_row_as_trained_over_columns() -> None:
 def _reads(expr: object) -> list[object]:
     from headrace.core.expr import references
 
-    return list(references(expr))  # type: ignore[arg-type]  # an expression
+    return list(references(expr))
 
 
 def _columns(rows: int) -> dict[str, pa.Array]:

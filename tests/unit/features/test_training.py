@@ -1,0 +1,249 @@
+"""Training sets: which rows enter, their labels as the oracle has them, rebuilding, the hash, the impact of late data."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from headrace.core import schema
+from headrace.core.codec import instants, physical_array
+from headrace.core.errors import SchemaError
+from headrace.core.expr import hour, to_expr
+from headrace.core.points import Cut, Partition
+from headrace.core.times import Instant
+from headrace.features import define
+from headrace.features.plan import ViewPlan
+from headrace.features.replay import replay
+from headrace.features.replay_log import Events
+from headrace.features.replay_rows import Rows
+from headrace.features.training import (
+    MANIFEST_FILE,
+    ROWS_FILE,
+    Asked,
+    build,
+    content_hash,
+    late_data_impact,
+    write,
+)
+from headrace.features.training_labels import training_labels
+from headrace.log.define import Topic
+from headrace.log.port import TAKEN, Verdict
+from headrace.testing import agreement
+from headrace.testing.agreement import physical_values
+from headrace.testing.generate import SECOND, story
+from headrace.testing.oracles import Owners, Seen, training_label, truth_of
+
+DAY = 86_400_000_000
+
+requests = Topic(
+    "requests",
+    key="customer",
+    id="request",
+    event_time="at",
+    fields={
+        "request": schema.int64,
+        "customer": schema.int64,
+        "amount": schema.decimal(9, 2),
+        "channel": schema.string,
+        "at": schema.timestamp,
+        "bad": schema.field(schema.boolean, available_after="2d"),
+    },
+)
+chargebacks = Topic(
+    "chargebacks", key="request", event_time="at", fields={"request": schema.int64, "at": schema.timestamp}
+)
+label = define.Label("charged", of=requests, source=chargebacks, on="request", within="3d", grace="1d")
+view = define.FeatureView(
+    "activity",
+    entity="customer",
+    source=requests,
+    features=[define.count().over("2d"), define.sum(requests.amount).over("2d"), define.last_n(requests.channel, 2)],
+)
+LIVE, BACKS = Partition("requests", 1, 0), Partition("chargebacks", 1, 0)
+INPUTS = (
+    ("amount", to_expr(requests.amount)),
+    ("hour", hour(requests.at)),
+    *((f"activity.{feature.name}", feature.expression) for feature in view.features),
+    ("share", requests.amount / view["sum_amount_2d"]),
+)
+
+
+def rows(topic, values, *, delay=0, verdicts=None):
+    """Rows of physical values, available `delay` after their time, which is their field `at`."""
+    names = topic.schema.names
+    at = np.array([value[names.index("at")] for value in values], np.int64)
+    columns = {name: [value[i] for value in values] for i, name in enumerate(names)}
+    fields = {name: physical_array(columns[name], topic.schema[name].type) for name in names}
+    verdicts = np.zeros(len(values), np.uint8) if verdicts is None else np.array(verdicts, np.uint8)
+    return pa.table(
+        {
+            "_offset": pa.array(np.arange(len(values))),
+            "_available_at": instants(np.maximum.accumulate(at + delay)),
+            "_event_time": instants(at),
+            "_verdict": pa.array(verdicts),
+            **fields,
+        }
+    )
+
+
+REQUESTS = [(i, i % 2, 100 + i, "web" if i % 3 else None, i * DAY, None) for i in range(10)]
+CHARGED = [(0, 1 * DAY), (2, 2 * DAY + 3 * DAY), (3, 7 * DAY), (8, 8 * DAY), (4, 4 * DAY - 1)]
+
+
+def log(count=10, charged=CHARGED, verdicts=None):
+    return Events(
+        [requests, chargebacks],
+        {LIVE: rows(requests, REQUESTS[:count]), BACKS: rows(chargebacks, charged, verdicts=verdicts)},
+    )
+
+
+def asked(**more):
+    given = {"name": "charged", "topic": "requests", "inputs": INPUTS, "label": label, "t_label": Instant(10 * DAY)}
+    return Asked(**{**given, "fingerprints": {"activity": "f00d"}, **more})
+
+
+def plans():
+    return [ViewPlan.compile(view, {})]
+
+
+def test_a_row_enters_when_its_label_has_matured_whatever_the_label() -> None:
+    made = build(asked(), plans(), log())
+    assert made.table.column("request").to_pylist() == [0, 1, 2, 3, 4, 5, 6]  # 8 is charged, and young
+    assert made.table.column("charged").to_pylist() == [True, False, True, False, False, False, False]
+    manifest = made.manifest
+    assert (manifest.rows, manifest.immature, manifest.positives, manifest.unlabelled) == (7, 3, 2, 0)
+    assert (manifest.served, manifest.available, manifest.mixed) == (0, 7, 0)
+
+
+def test_label_events_that_came_late_count_and_others_set_aside_do_not() -> None:
+    verdicts = [Verdict.LATE, Verdict.DUPLICATE, Verdict.CONFLICT, Verdict.AHEAD, 0]
+    made = build(asked(), plans(), log(verdicts=verdicts))
+    assert made.table.column("charged").to_pylist() == [True, False, False, False, False, False, False]
+
+
+def test_inputs_are_fields_features_and_expressions_over_both() -> None:
+    made = build(asked(), plans(), log()).table
+    assert made.column_names == ["request", "_event_time", *(name for name, _ in INPUTS), "charged"]
+    events = log()
+    features = replay(plans(), events, Rows.logged(events, "requests"), kind="available").slice(0, 7)
+    for feature in view.features:
+        assert made.column(f"activity.{feature.name}").equals(features.column(feature.name))
+    sums = features.column("sum_amount_2d").to_pylist()
+    amounts = made.column("amount").to_pylist()
+    assert made.column("share").to_pylist() == [float(a) / float(s) for a, s in zip(amounts, sums, strict=True)]
+
+
+def test_building_again_at_the_same_cut_gives_the_same_rows_whatever_came_since() -> None:
+    first = build(asked(), plans(), log(8, CHARGED[:1]))
+    cut = Cut.of({Partition(t, c, i): o for t, c, i, o in first.manifest.cut})
+    again = build(asked(cut=cut), plans(), log())
+    assert again.manifest.content_hash == first.manifest.content_hash
+    assert again.table.equals(first.table) and again.manifest == first.manifest
+    assert build(asked(), plans(), log()).manifest.content_hash != first.manifest.content_hash
+
+
+def test_recorded_cuts_are_served_and_counted() -> None:
+    seen_nothing = {"activity": Cut.of({LIVE: 0})}
+    made = build(asked(), plans(), log(), records={4: seen_nothing, 5: {"another": Cut()}, 99: seen_nothing})
+    counts = made.table.column("activity.count_2d").to_pylist()
+    assert counts == [1, 1, 1, 1, 1, 1, 1]
+    wide = define.FeatureView("wide", entity="channel", source=requests, features=[define.count().lifetime()])
+    both = [*plans(), ViewPlan.compile(wide, {})]
+    records = {4: seen_nothing, 5: {"activity": Cut.of({LIVE: 0}), "wide": Cut.of({LIVE: 2})}}
+    inputs = (("n", wide.features[0].expression),)
+    made = build(asked(inputs=inputs), both, log(), records=records)
+    assert made.table.column("n").to_pylist() == [0, 1, 2, 0, 3, 2, 0]  # row 5 sees one of the two before offset 2
+    assert (made.manifest.served, made.manifest.mixed, made.manifest.available) == (1, 1, 5)
+
+
+def test_a_late_column_is_a_label_too_and_unknown_truths_are_left_out() -> None:
+    truths = Topic(
+        "requests.bad", key="request", event_time="at", fields={"request": schema.int64, "bad": schema.boolean, "at": schema.timestamp}
+    )
+    told = rows(truths, [(0, True, DAY), (1, True, DAY), (1, False, 2 * DAY), (2, None, 3 * DAY), (3, True, 99 * DAY)])
+    events = Events([requests, truths], {LIVE: rows(requests, REQUESTS), Partition("requests.bad", 1, 0): told})
+    made = build(asked(label=requests.bad), plans(), events)
+    assert made.table.column("request").to_pylist() == [0, 1]
+    assert made.table.column("bad").to_pylist() == [True, False]
+    assert (made.manifest.immature, made.manifest.unlabelled) == (1, 7)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    other = define.FeatureView("other", entity="customer", source=requests, features=[define.count().over("1d")])
+    with pytest.raises(SchemaError, match="reads 'other.count_1d'") as unknown:
+        build(asked(inputs=(("n", other.features[0].expression),)), plans(), log())
+    assert unknown.value.code == "HR-0530"
+    with pytest.raises(SchemaError, match="two columns named 'charged'"):
+        build(asked(inputs=(("charged", to_expr(requests.amount)),)), plans(), log())
+
+
+def test_files_hold_the_rows_and_a_manifest_that_says_all(tmp_path) -> None:
+    made = build(asked(begin=Instant(DAY), end=Instant(5 * DAY)), plans(), log())
+    path, manifest = write(made, tmp_path / "set")
+    assert sorted(p.name for p in (tmp_path / "set").iterdir()) == [MANIFEST_FILE, ROWS_FILE]
+    read = pq.read_table(path)
+    assert content_hash(read) == made.manifest.content_hash
+    said = json.loads(manifest.read_text())
+    assert said["content_hash"] == made.manifest.content_hash and said["rows"] == read.num_rows == 4
+    assert said["cut"] == [["chargebacks", 1, 0, 5], ["requests", 1, 0, 10]]
+    assert said["begin"] == "1970-01-02T00:00:00Z" and said["fingerprints"] == [["activity", "f00d"]]
+
+
+def test_the_hash_is_of_values_not_of_chunks() -> None:
+    table = build(asked(), plans(), log()).table
+    pieces = pa.concat_tables([table.slice(0, 3), table.slice(3, 1), table.slice(4)])
+    assert content_hash(pieces, threads=2) == content_hash(table)
+    one = table.set_column(2, "amount", pa.chunked_array([pa.nulls(7, table.column("amount").type)]))
+    assert content_hash(one) != content_hash(table)
+    renamed = table.rename_columns(["x", *table.column_names[1:]])
+    assert content_hash(renamed) != content_hash(table)
+    assert content_hash(table.slice(0, 6)) != content_hash(table)
+
+
+def test_late_data_impact_compares_what_was_with_what_is_known_now() -> None:
+    values = list(REQUESTS)
+    values.insert(4, (77, 0, 900, "web", DAY + 1, None))  # of customer 0, late by two days
+    verdicts = [0] * 4 + [Verdict.LATE] + [0] * 6
+    events = Events([requests, chargebacks], {LIVE: rows(requests, values, verdicts=verdicts), BACKS: rows(chargebacks, CHARGED)})
+    found = {one.feature: one for one in late_data_impact(asked(), plans(), events)}
+    assert found["activity.count_2d"].differing == 1 and found["activity.count_2d"].largest == 1.0
+    assert found["activity.sum_amount_2d"].mean == 9.0
+    assert found["activity.last_2_channel"].differing >= 1
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(300, 330) if story(seed).labels])
+def test_labels_are_as_the_oracle_says(seed: int) -> None:
+    told, draw = story(seed), random.Random(seed)
+    events = Events(told.topics.values(), agreement.tables(told))
+    topic = events.topic(told.main.name)
+    at = {(p, int(o)): i for i, (p, o) in enumerate(_places(topic))}
+    t_label = told.end + draw.choice((-60, 0, 30, 100)) * SECOND
+    visible = [e for e in told.events if e.verdict in (*TAKEN, Verdict.LATE)]
+    seen = Seen(visible, t_label, Owners())
+    origins = [e for e in told.events if e.topic == told.main.name]
+    row = np.array([at[e.partition, e.offset] for e in origins], np.int64)
+    for one in told.labels.values():
+        found = training_labels(one, events, told.main.name, row, Instant(t_label))
+        wanted = [training_label(one, e, seen) for e in origins]
+        assert found.mature.tolist() == [known.there for known in wanted]
+        values = physical_values(pa.chunked_array([found.values]), one.type)
+        assert [v for v, known in zip(values, wanted, strict=True) if known.there] == [k.value for k in wanted if k.there]
+    for column in told.main.late_columns:
+        found = training_labels(told.main[column.name], events, told.main.name, row, Instant(t_label))
+        emission = define._whole(told.main).emissions[0]
+        for i, e in enumerate(origins):
+            if found.mature[i]:
+                known = truth_of(emission, column.name, e, seen, so_far=False)
+                value = physical_values(pa.chunked_array([found.values.slice(i, 1)]), column.type)[0]
+                assert value == known.value
+
+
+def _places(topic):
+    for i, partition in enumerate(topic.partitions):
+        for offset in topic.offset[topic.starts[i] : topic.starts[i + 1]]:
+            yield partition, offset
