@@ -36,7 +36,7 @@ TRAPS = """
     for library in libraries:
         importlib.import_module(library)
     seen, armed, current = [], True, ""
-    STANDARD = ("os.py", "_collections_abc.py", "frozen os", "frozen _collections_abc")
+    STANDARD = os.path.dirname(os.__file__)
 
     def caught(what):
         global armed
@@ -60,11 +60,13 @@ TRAPS = """
 
     class Environment(type(os.environ)):
         def __getitem__(self, key):
-            readers = [f.filename for f in traceback.extract_stack()[:-1]]
-            readers = [f for f in readers if os.path.basename(f).strip("<>") not in STANDARD]
-            # A library that is imported late reads for itself; a compiled one has no frame but the import's.
-            if not any(part in readers[-1] for part in ("site-packages", "importlib")):
-                caught(f"reads ${key}")
+            for frame in reversed(traceback.extract_stack()[:-1]):
+                # A library that is imported late reads for itself; a compiled one has no frame but the import's.
+                if "site-packages" in frame.filename or "importlib" in frame.filename:
+                    break
+                if not frame.filename.startswith((STANDARD, "<frozen")):
+                    caught(f"reads ${key}")
+                    break
             return super().__getitem__(key)
 
     def start(thread):
@@ -103,7 +105,7 @@ def trapped(names: list[str], libraries: list[str], *, folder: Path = ROOT) -> l
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
         pytest.fail(done.stderr, pytrace=False)
-    return done.stdout.split("\n") if done.stdout.strip() else []
+    return [line for line in done.stdout.splitlines() if line]
 
 
 def test_importing_headrace_is_fast() -> None:

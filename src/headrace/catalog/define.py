@@ -1,4 +1,4 @@
-"""What is declared and what is in force, as the catalog sees it: kind, name, fingerprint, and what it needs. Frozen, pure.
+"""What is declared and what is in force, as the catalog sees it: kind, name, fingerprint, needs. Frozen, pure.
 
 The catalog knows no slice: a definition comes to it as a `Declared`, and goes into the log as one.
 """

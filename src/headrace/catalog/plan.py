@@ -1,7 +1,7 @@
 """Declared against in force: changes, and the steps that make them. Pure.
 
-The one idea: a plan is a value. Explaining, applying and refusing read the same list of steps, and each step says what it
-expects to find, so that a plan made before another's apply stops instead of overwriting it.
+The one idea: a plan is a value. Explaining, applying and refusing read the same list of steps, and each step says what
+it expects to find, so that a plan made before another's apply stops instead of overwriting it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Definitions from a folder, and the catalog in the log. Touches: the project's files, `sys.path` while it loads them.
 
-A project declares in `definitions.py`, or in the modules of a folder `definitions/`: plain Python that imports headrace.
+A project declares in `definitions.py`, or in the modules of a folder `definitions/`: plain Python that imports
+headrace.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from headrace.core.errors import DefinitionError, HeadraceError, NotFoundError
 
 
 def load_definitions(folder: Path, kinds: tuple[type, ...]) -> list[object]:
-    """Every object of these classes at the top level of the project's definition files, once each, in order of definition.
+    """Every object of these classes at the top level of the project's definition files, once each, in their order.
 
-    Raises: NotFoundError HR-0804 where the folder declares nothing; DefinitionError HR-0805 with file and line where a file
-    does not load; the definitions' own errors as they are.
+    Raises: NotFoundError HR-0804 where the folder declares nothing; DefinitionError HR-0805 with file and line where a
+    file does not load; the definitions' own errors as they are.
     """
     files = _files(folder)
     found: dict[int, object] = {}

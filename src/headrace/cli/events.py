@@ -30,7 +30,7 @@ LINES_MAX = 10_000  # events of one append while producing: a second of work, a 
     default="event_time",
     show_default=True,
     metavar="RULE",
-    help="event_time, event_time+1h, or a column.",
+    help="event_time, event_time+1h, or column:NAME.",
 )
 @click.option("--again", is_flag=True, help="Take a file that was imported before once more; known ids are left out.")
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="A column to leave aside.")
@@ -69,7 +69,7 @@ def import_events(
 @output_option
 @click.pass_obj
 def produce(folder: str, topic: str, file: TextIO, output: str) -> None:
-    """Append events to TOPIC, one JSON object a line, from FILE or stdin. A bad line stops before its batch is taken."""
+    """Append events to TOPIC, one JSON object a line, from FILE or stdin; a bad line stops before its batch is taken."""
     counts = dict.fromkeys(Verdict, 0)
     with open_project(folder) as project:
         for events in _batches(file):

@@ -1,4 +1,6 @@
-"""The command line: `headrace <noun> <verb>`. Data on stdout, talk on stderr; exit 0 done, 1 failed, 2 usage, 3 pending.
+"""The command line: `headrace <noun> <verb>`. Data on stdout, talk on stderr.
+
+Exit status: 0 done, 1 failed, 2 usage, 3 changes pending.
 
 Commands are named here and load when they are called, so that help costs no imports.
 """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
 import pyarrow.parquet as pq
 
 from headrace.cli.output import emit_json, emit_table, output_option
-from headrace.core.times import Instant, instant
+from headrace.core.times import Instant, instant, iso
 from headrace.features.audit import audit as audit_rows
 from headrace.features.training import ROWS_FILE
 from headrace.models.inputs import labels
@@ -111,9 +112,10 @@ def models_list(folder: str, output: str) -> None:
     with open_project(folder) as project:
         stored = list(project.models.list())
     if output == "json":
-        emit_json(stored)
+        emit_json([{**dataclasses.asdict(one), "stored_at": iso(one.stored_at)} for one in stored])
     else:
-        emit_table(("model", "artifact", "definition"), [(s.model, s.id[:16], s.fingerprint) for s in stored])
+        names = ("model", "artifact", "definition", "stored_at")
+        emit_table(names, [(s.model, s.id[:16], s.fingerprint, iso(s.stored_at)) for s in stored])
 
 
 @models.command()

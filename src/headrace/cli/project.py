@@ -20,8 +20,10 @@ import headrace as hr
 applications = hr.Topic("applications", key="customer_id", id="application_id", event_time="created_at", fields={
     "application_id": hr.string,
     "customer_id": hr.int64,
+    "merchant_id": hr.int64,
     "amount": hr.decimal(12, 2),
     "created_at": hr.timestamp,
+    "charged_back": hr.field(hr.boolean, available_after="30d"),  # its truth comes later, and the type says when
 })
 
 activity = hr.FeatureView("customer_activity", entity="customer_id", source=applications, features=[

@@ -163,8 +163,8 @@ class Decision:
     """What is decided for each request of a topic.
 
     reasons: a model input or feature -> the code that is given when it moved the score. budget: the time that a
-    decision may take; a view that has not answered by then is missing. Raises: DefinitionError HR-0701 to HR-0707,
-    LeakError HR-0201, MaturityError HR-0202.
+    decision may take; a record of one that took longer says so. Raises: DefinitionError HR-0701 to HR-0707, LeakError
+    HR-0201, MaturityError HR-0202.
     """
 
     name: str

@@ -99,6 +99,8 @@ def _replay_batch(
     rows = _rows(group, requests)
     there = [record for record in group if rows[record.request, record.offset] is not None]
     count.erased += len(group) - len(there)
+    if not there:
+        return
     questions = [_question(record, rows[record.request, record.offset]) for record in there]
     found = recompute([view.name for view in version.views], questions)
     for record, question, answers in zip(there, questions, found, strict=True):

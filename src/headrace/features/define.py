@@ -1,8 +1,8 @@
 """Feature views and labels: what is computed for an entity, over what, and what may be known when. Frozen, pure.
 
-An aggregate is asked of a view's sources over a window: `hr.mean(applications.amount).over("1d", "7d")`. Its type carries
-what it needs to be known: a window over a label or a late column that does not wait long enough is an error here, when
-the definition is made (SEMANTICS 4.4).
+An aggregate (aggregates.py) is asked of a view's sources over a window: `hr.mean(applications.amount).over("7d")`. What
+it reads carries when it is known: a window over a label or a late column that does not wait long enough is an error
+here, when the definition is made (SEMANTICS 4.4).
 """
 
 from __future__ import annotations
@@ -10,19 +10,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from headrace.core import schema, window
-from headrace.core.aggregate import ORDERED, WITHOUT_CURRENT, WITHOUT_INPUT, Function, gives, takes
+from headrace.core import schema
+from headrace.core.aggregate import ORDERED, WITHOUT_CURRENT, Function, gives
 from headrace.core.availability import NOW, Availability, Lateness, latest
 from headrace.core.errors import DefinitionError, LeakError, MaturityError, did_you_mean
-from headrace.core.expr import Expr, HasExpression, Named, Operand, Reference, Source, describe, references, to_expr
+from headrace.core.expr import Expr, Operand, Reference, Source, references, to_expr
 from headrace.core.schema import DataType, Kind
 from headrace.core.times import ZERO, Duration
 from headrace.core.window import Aligned, Lifetime, Sliding, Window
+from headrace.features.aggregates import (
+    KNOWN,
+    Aggregate,
+    Asked,
+    count,
+    distinct,
+    first,
+    identifier,
+    last,
+    last_n,
+    lookup,
+    max,
+    mean,
+    min,
+    rate,
+    std,
+    sum,
+    time_since_first,
+    time_since_last,
+    variance,
+)
 from headrace.log.define import Emission, Topic
 
 MAX_EVENTS = 1 << 23  # per key and window; the widths of exact sums are proven from it (SEMANTICS 3.2)
 MAX_DISTINCT = 4_096  # above it a distinct count is null with the reason LIMIT (SEMANTICS 6)
-KNOWN = ("matured", "so_far")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -54,7 +74,7 @@ class Label:
         value: Operand | None = None,
     ) -> None:
         put = object.__setattr__
-        put(self, "name", _identifier("label", name))
+        put(self, "name", identifier("label", name))
         put(self, "of", of)
         put(self, "source", source)
         put(self, "on", on)
@@ -72,7 +92,8 @@ class Label:
         if of.schema[on].type != source.schema[on].type:
             raise DefinitionError(
                 "HR-0203",
-                f"label {name!r}: {on!r} is {of.schema[on].type} in {of.name!r} and {source.schema[on].type} in {source.name!r}",
+                f"label {name!r}: {on!r} has different types in {of.name!r} and {source.name!r}",
+                detail=f"{of.schema[on].type} in {of.name!r}, {source.schema[on].type} in {source.name!r}",
             )
         join = source[on].availability
         if join.late:
@@ -166,79 +187,6 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aggregate:
-    """A function of a window's events, before it has a window. current None: the function's default (SEMANTICS 2.2)."""
-
-    function: Function
-    input: Expr | None = None
-    where: Expr | None = None
-    current: bool | None = None
-    n: int = 1
-    sample: bool = False
-    known: str = "matured"
-    what: str = ""  # the word that a feature's name takes from the input
-
-    def over(
-        self, *widths: str | Duration, delay: str | Duration | None = None, empty: int | float | None = None
-    ) -> Asked:
-        """One feature a width, over (t - delay - width, t - delay]. delay: over a label its maturity if omitted, else 0."""
-        if not widths:
-            raise DefinitionError(
-                "HR-0120", f"{self.word}: over() without a width", hint="say over('30d'), or lifetime()"
-            )
-        waited = None if delay is None else Duration.parse(delay)
-        return Asked(
-            self, tuple(window.sliding(w, waited or ZERO) for w in widths), delayed=waited is not None, empty=empty
-        )
-
-    def lifetime(self, *, delay: str | Duration | None = None, empty: int | float | None = None) -> Asked:
-        """Over everything up to t - delay."""
-        waited = None if delay is None else Duration.parse(delay)
-        return Asked(self, (Lifetime(waited or ZERO),), delayed=waited is not None, empty=empty)
-
-    def aligned(
-        self, unit: str | Duration, *, tz: str = "UTC", complete: bool = False, empty: int | float | None = None
-    ) -> Asked:
-        """Over the running hour, day, week, month, year or epoch-aligned duration; complete: over the last closed one."""
-        return Asked(self, (window.aligned(unit, tz=tz, complete=complete),), delayed=True, empty=empty)
-
-    def named(self, name: str) -> Asked:
-        return self._alone().named(name)
-
-    def _alone(self) -> Asked:
-        """Without a window: lifetime, for the functions where nothing else is usual."""
-        if self.function in WITHOUT_CURRENT or self.function is Function.FIRST:
-            return self.lifetime()
-        raise DefinitionError(
-            "HR-0120", f"{self.word} has no window", hint="add .over('30d'), .lifetime() or .aligned('day')"
-        )
-
-    @property
-    def word(self) -> str:
-        """What its features are called, before the window: count, mean_amount, charged_back_rate."""
-        if self.function is Function.RATE:
-            return f"{self.what}_rate"
-        if self.function is Function.LAST_N:
-            return f"last_{self.n}_{self.what}"
-        return f"{self.function.value}_{self.what}" if self.what else self.function.value
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """An aggregate over one or more windows; each becomes a feature of the view."""
-
-    aggregate: Aggregate
-    windows: tuple[Window, ...]
-    delayed: bool = False  # the delay was said
-    empty: int | float | None = None
-    name: str | None = None
-
-    def named(self, name: str) -> Asked:
-        """With one window the feature's whole name; with several what stands before the width."""
-        return replace(self, name=_identifier("feature", name))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
     """One feature of a view, fully said. Immutable meaning: its fingerprint covers all of it but the name."""
 
@@ -273,7 +221,7 @@ class FeatureView:
     """Features of one entity over one or several sources. Features are attributes: `activity.count_1d`.
 
     entity: a field's name, or a tuple of names for a composite entity; with several sources each must have or emit it.
-    lag: how much later than the log this view's state is assumed to be, in replays without a record (SEMANTICS 1.6).
+    lag: how much later than the log this view's state is taken to be in replays without a record (SEMANTICS 1.6).
     max_staleness: a value staler than this is missing. Raises: DefinitionError, LeakError HR-0201, MaturityError HR-0202.
     """
 
@@ -301,7 +249,7 @@ class FeatureView:
         description: str = "",
     ) -> None:
         put = object.__setattr__
-        put(self, "name", _identifier("view", name))
+        put(self, "name", identifier("view", name))
         put(self, "entity", (entity,) if isinstance(entity, str) else tuple(entity))
         put(self, "sources", source if isinstance(source, Sources) else _whole(source))
         put(self, "lag", Duration.parse(lag))
@@ -321,7 +269,7 @@ class FeatureView:
                     )
         made: list[Feature] = []
         for asked in features:
-            made.extend(_features(self, owner, asked if isinstance(asked, Asked) else asked._alone()))
+            made.extend(_features(self, owner, asked if isinstance(asked, Asked) else asked.alone()))
         put(self, "features", tuple(made))
         if not made:
             raise DefinitionError("HR-0131", f"view {name!r} has no features")
@@ -453,8 +401,10 @@ def _check_known(view: str, name: str, aggregate: Aggregate, one: Window, availa
     raise kind(
         "HR-0202" if label else "HR-0201",
         f"feature {view}.{name} reads {availability.path[-1]!r} before it can be known",
-        detail=f"it {verb} {availability.after} after its event; the window waits {one.delay}; path: {' -> '.join(path)}",
-        hint=f"say delay='{availability.after}' or more, or known='so_far' for what is known at the time (another quantity)",
+        detail=f"it {verb} {availability.after} after its event; the window waits {one.delay}; "
+        f"path: {' -> '.join(path)}",
+        hint=f"say delay='{availability.after}' or more, or known='so_far' for what is known at the time "
+        "(another quantity)",
         path=path,
         needed=availability.after,
         seen=one.delay,
@@ -514,164 +464,32 @@ def _types(columns: dict[str, Expr]) -> str:
     return ", ".join(f"{name}: {value.type}" for name, value in columns.items())
 
 
-def _identifier(what: str, name: str) -> str:
-    if not name.isidentifier() or name.startswith("_"):
-        raise DefinitionError(
-            "HR-0101", f"{name!r} cannot name a {what}", detail="expected a Python identifier without leading _"
-        )
-    return name
-
-
-def _aggregate(
-    function: Function,
-    input: Operand | None = None,
-    *,
-    where: Operand | None = None,
-    current: bool | None = None,
-    known: str = "matured",
-    n: int = 1,
-    sample: bool = False,
-) -> Aggregate:
-    value = None if input is None else to_expr(input)
-    predicate = None if where is None else to_expr(where)
-    if known not in KNOWN:
-        raise DefinitionError("HR-0138", f"known={known!r}", detail=f"expected one of {', '.join(KNOWN)}")
-    if value is not None and not takes(function, value.type):
-        raise DefinitionError("HR-0113", f"{function.value} does not take {value.type}", detail=f"in {describe(value)}")
-    if value is None and function not in WITHOUT_INPUT:
-        raise DefinitionError("HR-0113", f"{function.value} needs a value")
-    if predicate is not None and predicate.type.kind is not Kind.BOOLEAN:
-        raise DefinitionError(
-            "HR-0113", f"where= is {predicate.type}", detail=f"expected boolean, in {describe(predicate)}"
-        )
-    if not 1 <= n <= 64:
-        raise DefinitionError("HR-0139", f"last_n of {n}", detail="expected 1 to 64")
-    return Aggregate(
-        function=function,
-        input=value,
-        where=predicate,
-        current=current,
-        known=known,
-        n=n,
-        sample=sample,
-        what="" if value is None or input is None else _word(input, value),
-    )
-
-
-def _word(given: Operand, value: Expr) -> str:
-    match value:
-        case Named() | Reference():
-            return value.name
-        case _ if isinstance(given, HasExpression):
-            return given.expression.name if isinstance(given.expression, Reference) else "value"
-        case _:
-            inner = list(references(value))
-            return inner[0].name if inner else "value"
-
-
-def count(*, where: Operand | None = None, current: bool | None = None, known: str = "matured") -> Aggregate:
-    """Events; with where=, those for which it is true."""
-    return _aggregate(Function.COUNT, where=where, current=current, known=known)
-
-
-def sum(
-    input: Operand, *, where: Operand | None = None, current: bool | None = None, known: str = "matured"
-) -> Aggregate:
-    """The exact sum, rounded once where the type is float64; of booleans the number that are true."""
-    return _aggregate(Function.SUM, input, where=where, current=current, known=known)
-
-
-def mean(
-    input: Operand, *, where: Operand | None = None, current: bool | None = None, known: str = "matured"
-) -> Aggregate:
-    """One correctly rounded division of the exact sum."""
-    return _aggregate(Function.MEAN, input, where=where, current=current, known=known)
-
-
-def min(
-    input: Operand, *, where: Operand | None = None, current: bool | None = None, known: str = "matured"
-) -> Aggregate:
-    return _aggregate(Function.MIN, input, where=where, current=current, known=known)
-
-
-def max(
-    input: Operand, *, where: Operand | None = None, current: bool | None = None, known: str = "matured"
-) -> Aggregate:
-    return _aggregate(Function.MAX, input, where=where, current=current, known=known)
-
-
-def variance(
-    input: Operand,
-    *,
-    sample: bool = False,
-    where: Operand | None = None,
-    current: bool | None = None,
-    known: str = "matured",
-) -> Aggregate:
-    """Of the population, or of the sample (n >= 2), rounded once from the exact rational."""
-    return _aggregate(Function.VARIANCE, input, where=where, current=current, known=known, sample=sample)
-
-
-def std(
-    input: Operand,
-    *,
-    sample: bool = False,
-    where: Operand | None = None,
-    current: bool | None = None,
-    known: str = "matured",
-) -> Aggregate:
-    """The square root of the rounded variance."""
-    return _aggregate(Function.DEVIATION, input, where=where, current=current, known=known, sample=sample)
-
-
-def first(
-    input: Operand, *, where: Operand | None = None, current: bool | None = None, known: str = "matured"
-) -> Aggregate:
-    """The first non-null value by order key."""
-    return _aggregate(Function.FIRST, input, where=where, current=current, known=known)
-
-
-def last(
-    input: Operand, *, where: Operand | None = None, current: bool | None = None, known: str = "matured"
-) -> Aggregate:
-    """The last non-null value by order key."""
-    return _aggregate(Function.LAST, input, where=where, current=current, known=known)
-
-
-def last_n(
-    input: Operand, n: int, *, where: Operand | None = None, current: bool | None = None, known: str = "matured"
-) -> Aggregate:
-    """The last n non-null values by order key, oldest first; fewer where there are fewer, null where there are none."""
-    return _aggregate(Function.LAST_N, input, where=where, current=current, known=known, n=n)
-
-
-def distinct(
-    input: Operand, *, where: Operand | None = None, current: bool | None = None, known: str = "matured"
-) -> Aggregate:
-    """How many different values, exactly; null with the reason LIMIT above the view's max_distinct. Empty is null."""
-    return _aggregate(Function.DISTINCT, input, where=where, current=current, known=known)
-
-
-def rate(
-    input: Operand, *, where: Operand | None = None, current: bool | None = None, known: str = "matured"
-) -> Aggregate:
-    """The share of events for which a label or condition is true, among those where it is not null."""
-    return _aggregate(Function.RATE, input, where=where, current=current, known=known)
-
-
-def time_since_last(*, where: Operand | None = None, current: bool | None = None, known: str = "matured") -> Aggregate:
-    """t minus the newest event's time, in microseconds."""
-    return _aggregate(Function.SINCE_LAST, where=where, current=current, known=known)
-
-
-def time_since_first(*, where: Operand | None = None, current: bool | None = None, known: str = "matured") -> Aggregate:
-    """t minus the oldest event's time, in microseconds."""
-    return _aggregate(Function.SINCE_FIRST, where=where, current=current, known=known)
-
-
-def lookup(input: Operand) -> Aggregate:
-    """The value in the newest event visible at the point (SEMANTICS 2.4), null where that event's value is null."""
-    return _aggregate(Function.LOOKUP, input)
-
-
-__all__ = ["NOW", "Aggregate", "Asked", "Feature", "FeatureView", "Label", "Sliding", "Sources"]
+__all__ = [
+    "KNOWN",
+    "MAX_DISTINCT",
+    "MAX_EVENTS",
+    "NOW",
+    "Aggregate",
+    "Asked",
+    "Feature",
+    "FeatureView",
+    "Label",
+    "Sliding",
+    "Sources",
+    "count",
+    "distinct",
+    "entity_expression",
+    "first",
+    "last",
+    "last_n",
+    "lookup",
+    "max",
+    "mean",
+    "min",
+    "rate",
+    "std",
+    "sum",
+    "time_since_first",
+    "time_since_last",
+    "variance",
+]

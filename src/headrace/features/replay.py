@@ -27,7 +27,6 @@ from headrace.features.replay_log import Events
 from headrace.features.replay_rows import Rows
 
 REASON_SUFFIX = "__reason"
-_REASONS = pa.array([reason.name for reason in Reason], pa.string())
 
 Reasons = npt.NDArray[np.uint8]
 
@@ -70,13 +69,14 @@ def replay(
     else:
         found = [_view(plan, events, rows, kind, threads) for plan in plans]
     names = column_names(plans)
+    texts = pa.array([reason.name for reason in Reason], pa.string())
     columns: dict[str, pa.Array] = {}
     for plan, (batch, said) in zip(plans, found, strict=True):
         for i, feature in enumerate(plan.view.features):
             name = names[plan.view.name, feature.name]
             columns[name] = batch.column(i)
             if reasons:
-                columns[name + REASON_SUFFIX] = _REASONS.take(pa.array(np.ascontiguousarray(said[:, i])))
+                columns[name + REASON_SUFFIX] = texts.take(pa.array(np.ascontiguousarray(said[:, i])))
     return pa.table(columns)
 
 

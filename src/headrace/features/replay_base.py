@@ -37,7 +37,7 @@ class Later:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Base:
+class SourceRows:
     """One source's rows: events that passes insert (`event`; None: all are) and requests that are asked, in the topic's
     order; of the request's own source the hypothetical requests behind them.
 
@@ -67,18 +67,18 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Bases:
+class ViewRows:
     """Of each source that the log has. key: the entity code of each asked row, -1 where it has none. keys: how many
     codes. own: the request's source; place: each asked row's place in it (of plain reads anything)."""
 
-    sources: tuple[Base, ...]
+    sources: tuple[SourceRows, ...]
     key: Keys
     keys: int
-    own: Base | None
+    own: SourceRows | None
     place: Words
 
 
-def bases(plan: ViewPlan, events: Events, rows: Rows, *, late: bool) -> Bases:
+def view_rows(plan: ViewPlan, events: Events, rows: Rows, *, late: bool) -> ViewRows:
     """late: rows marked LATE are events too (*known now*)."""
     present = [s for s in plan.sources if s.topic.name in events]
     topics = [events.topic(s.topic.name) for s in present]
@@ -99,7 +99,7 @@ def bases(plan: ViewPlan, events: Events, rows: Rows, *, late: bool) -> Bases:
         orders = [np.zeros(len(one.row), np.int64) for one in found]
     else:
         orders = id_order([one.time for one in found], [one.ids for one in found])
-    sources = tuple(_base(plan, one, order) for one, order in zip(found, orders, strict=True))
+    sources = tuple(_source_rows(plan, one, order) for one, order in zip(found, orders, strict=True))
     place = rows.row
     if own is not None:
         logged = sources[own].logged
@@ -107,7 +107,7 @@ def bases(plan: ViewPlan, events: Events, rows: Rows, *, late: bool) -> Bases:
         if len(hypothetical):
             place = place.copy()
             place[hypothetical] = logged + np.arange(len(hypothetical))
-    return Bases(sources=sources, key=key, keys=count, own=None if own is None else sources[own], place=place)
+    return ViewRows(sources=sources, key=key, keys=count, own=None if own is None else sources[own], place=place)
 
 
 def _asked(
@@ -133,7 +133,7 @@ def _asked(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Found:
-    """A source's rows before their words are computed; fields as of Base."""
+    """A source's rows before their words are computed; fields as of SourceRows."""
 
     plan: SourcePlan
     topic: TopicRows
@@ -208,7 +208,7 @@ class _Found:
         )
 
 
-def _base(plan: ViewPlan, found: _Found, order: Words) -> Base:
+def _source_rows(plan: ViewPlan, found: _Found, order: Words) -> SourceRows:
     source = found.plan
     values = np.zeros((plan.program.value_rows, len(found.row)), np.int64)
     imported = None
@@ -222,7 +222,7 @@ def _base(plan: ViewPlan, found: _Found, order: Words) -> Base:
     valid, _ = source.columns(found.table, known, out=values)
     if source.so_far and any(column.null_count < len(column) for column in known.values()):
         later = _later(source, found.table, known, valid, values)
-    return Base(
+    return SourceRows(
         plan=source,
         topic=found.topic,
         row=found.row,

@@ -102,7 +102,7 @@ def _orders(topic: TopicRows, rows: Words) -> list[FactOrder]:
     if topic.topic.id is not None:
         ids = topic.table.column(topic.topic.id).take(pa.array(rows)).to_pylist()
     index = np.array([p.index for p in topic.partitions], np.int64)[topic.partition_of(rows)]
-    return list(zip(ids, index.tolist(), topic.offset[rows].tolist(), strict=True))  # type: ignore[arg-type]
+    return list(zip(ids, index.tolist(), topic.offset[rows].tolist(), strict=True))  # type: ignore[arg-type]  # an id is an int64 or a string
 
 
 def fact_values(value: Expr | None, topic: TopicRows, rows: Words) -> list[Physical]:

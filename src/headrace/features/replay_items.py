@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from headrace.core.kernel.program import Flag, Items, Words
 from headrace.features.plan import ViewPlan
-from headrace.features.replay_base import Base, Bases, bases
+from headrace.features.replay_base import SourceRows, ViewRows, view_rows
 from headrace.features.replay_cuts import Component, Group, Kind, groups
 from headrace.features.replay_facts import (
     Origins,
@@ -52,7 +52,7 @@ class Pass:
 class _Copies:
     """A source's events as one pass takes them: place in the base, chain, before which sorted query."""
 
-    base: Base
+    base: SourceRows
     event: Places
     chain: Keys
     before: Words
@@ -65,7 +65,7 @@ class _Copies:
 class _Updates:
     """UPDATE items: of which source and place in its base, chain, before which sorted query, four words each."""
 
-    base: Base
+    base: SourceRows
     event: Places
     chain: Keys
     before: Words
@@ -75,7 +75,7 @@ class _Updates:
 def passes(plan: ViewPlan, events: Events, rows: Rows, kind: Kind) -> Iterable[Pass]:
     """The items of all groups, one after another; rows without an entity are in none and stay EMPTY."""
     late = kind is Kind.KNOWN_NOW
-    found = bases(plan, events, rows, late=late)
+    found = view_rows(plan, events, rows, late=late)
     facts = {id(base): source_facts(base.plan, events, late=late) for base in found.sources}
     topics = [base.topic.topic.name for base in found.sources]
     for of_source in facts.values():
@@ -90,7 +90,7 @@ class _PassMaker:
     """One group's pass. Lives for one call."""
 
     def __init__(
-        self, plan: ViewPlan, rows: Rows, found: Bases, facts: dict[int, SourceFacts | None], group: Group
+        self, plan: ViewPlan, rows: Rows, found: ViewRows, facts: dict[int, SourceFacts | None], group: Group
     ) -> None:
         self._plan = plan
         self._rows = rows
@@ -123,7 +123,7 @@ class _PassMaker:
     def _replays_itself(self) -> bool:
         """Whether the queries are all of one partition's rows that matter, each at its own offset, and nothing else is
         read: then every event belongs right behind its own query."""
-        if len(self._found.sources) > 1 or len(self._components) > 1 or not self._order.whole or self._group.alone:
+        if len(self._found.sources) != 1 or len(self._components) != 1 or not self._order.whole or self._group.alone:
             return False
         (base,), (component,) = self._found.sources, self._components
         if base is not self._found.own or base.later or len(self._query) != len(base.row) or base.row[-1] < 0:
@@ -142,7 +142,7 @@ class _PassMaker:
 
     # --- events ---
 
-    def _copies(self, base: Base) -> _Copies:
+    def _copies(self, base: SourceRows) -> _Copies:
         """Where this pass takes the source's events."""
         name, logged = base.topic.topic.name, base.logged
         event: list[Places] = []
@@ -200,7 +200,7 @@ class _PassMaker:
                 words=np.array([one.words for one in found], np.int64).T,
             )
 
-    def _origins(self, base: Base, code: Words, event: Places, chain: Keys, place: Words) -> Origins:
+    def _origins(self, base: SourceRows, code: Words, event: Places, chain: Keys, place: Words) -> Origins:
         imported = np.zeros(len(event), np.bool_) if base.imported is None else base.imported[event]
         return Origins(
             code=code[event],
@@ -241,7 +241,7 @@ class _PassMaker:
             made.values[columns : columns + len(bounds)] = bounds
         return made
 
-    def _known(self, queries: _Queries, own: Base, facts: SourceFacts) -> list[tuple[int, tuple[int, list[int]]]]:
+    def _known(self, queries: _Queries, own: SourceRows, facts: SourceFacts) -> list[tuple[int, tuple[int, list[int]]]]:
         """(query, words) where facts say something of the request itself, at its own instant."""
         requests = np.flatnonzero(queries.request)
         code = facts.codes(own.table.column(str(own.topic.topic.id)))
@@ -302,7 +302,7 @@ class _Queries:
         )
 
     @classmethod
-    def of_requests(cls, order: Order, query: Places, rows: Rows, own: Base, place: Words) -> _Queries:
+    def of_requests(cls, order: Order, query: Places, rows: Rows, own: SourceRows, place: Words) -> _Queries:
         """place: of each of the caller's rows in the base, where it is a request."""
         request = rows.request[query]
         event = np.where(request, place[query], 0)

@@ -91,6 +91,8 @@ class Upkeep:
                 self._work()
                 self._failing = False
             except LogError as error:
+                if self._stopping or error.code == "HR-0316":
+                    return  # the log was closed while this round ran
                 # Said once, not each second: a full disk stays full for a while.
                 if not self._failing:
                     _logger.warning("log upkeep failed, will try again: %s", error, extra={"code": error.code})

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.core.errors import NotFoundError, SchemaError
+from headrace.core.times import Instant
 from headrace.models.artifact import Artifact, decode, encode
 from headrace.models.port import ModelStore, Stored
 
@@ -30,6 +31,7 @@ class FolderModelStore(ModelStore):
         self._folder.mkdir(parents=True, exist_ok=True)
         place = self._place(artifact.id)
         if place.exists():
+            os.utime(place)
             return artifact.id
         handle, name = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
         try:
@@ -74,17 +76,19 @@ class FolderModelStore(ModelStore):
         found = []
         for file in files:
             if _ID.fullmatch(file.stem):
-                artifact = self.get(file.stem)
+                artifact, held = self.get(file.stem), file.stat()
                 found.append(
                     Stored(
                         id=artifact.id,
                         model=artifact.model,
+                        fingerprint=artifact.fingerprint,
                         method=artifact.method,
                         training_set=artifact.training_set,
-                        size_bytes=file.stat().st_size,
+                        size_bytes=held.st_size,
+                        stored_at=Instant(held.st_mtime_ns // 1_000),
                     )
                 )
-        return sorted(found, key=lambda stored: (stored.model, stored.id))
+        return sorted(found, key=lambda stored: (stored.model, stored.stored_at, stored.id))
 
     def _place(self, id: str) -> Path:
         return self._folder / f"{id}{_SUFFIX}"

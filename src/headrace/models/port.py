@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core.kernel.model import Form, Trees
+from headrace.core.times import Instant
 from headrace.models.artifact import Artifact
 from headrace.models.define import Trainer
 
@@ -50,13 +51,16 @@ class TrainerLibrary(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """One line of a store's list. id: the artifact's content hash."""
+    """One line of a store's list. id: the artifact's content hash. fingerprint: of the definition it was trained by.
+    stored_at: when it was last put."""
 
     id: str
     model: str
+    fingerprint: str
     method: str
     training_set: str
     size_bytes: int
+    stored_at: Instant
 
 
 class ModelStore(ABC):
@@ -64,7 +68,7 @@ class ModelStore(ABC):
 
     @abstractmethod
     def put(self, artifact: Artifact) -> str:
-        """Keep it, durable on return; its id. Putting what is there changes nothing."""
+        """Keep it, durable on return; its id. Putting what is there makes it the newest, and changes nothing else."""
 
     @abstractmethod
     def get(self, id: str) -> Artifact:
@@ -72,4 +76,4 @@ class ModelStore(ABC):
 
     @abstractmethod
     def list(self) -> Sequence[Stored]:
-        """All, sorted by model and id."""
+        """All, sorted by model, then oldest first."""

@@ -10,11 +10,13 @@ from typing import TypeVar
 from headrace.catalog.define import Declared
 from headrace.core.errors import DefinitionError, NotFoundError, did_you_mean
 from headrace.core.fingerprint import fingerprint
+from headrace.core.times import Duration
+from headrace.core.window import Aligned, Lifetime, Sliding, Unit, Window
 from headrace.decisions.define import Decision
 from headrace.features.define import FeatureView, Label
 from headrace.features.meaning import label_meaning, label_names, topic_meaning, view_meaning
 from headrace.log.define import Topic
-from headrace.models.define import Model
+from headrace.models.define import Model, check_entities
 
 T = TypeVar("T")
 
@@ -34,19 +36,35 @@ class Definitions:
 
     @classmethod
     def of(cls, objects: Iterable[object]) -> Definitions:
-        """From the objects at the top level of definition files. Raises: DefinitionError HR-0801 where two different ones
-        share kind and name."""
+        """From the objects at the top level of definition files.
+
+        Raises: DefinitionError HR-0801 where two different ones share kind and name.
+        """
         found: dict[type, dict[str, object]] = {kind: {} for kind in CLASSES}
         for one in objects:
             for each in _with_mentioned(one):
                 _put(found[type(each)], each)
-        return cls(
+        made = cls(
             topics=_typed(found[Topic], Topic),
             labels=_typed(found[Label], Label),
             views=_typed(found[FeatureView], FeatureView),
             models=_typed(found[Model], Model),
             decisions=_typed(found[Decision], Decision),
         )
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        """What no definition sees alone: entities of requests, and topics that forget before their views do."""
+        for model in self.models.values():
+            views = [self.view(name) for name in model.views]
+            check_entities(f"model {model.name!r}", self.topic(model.topic), views)
+        for decision in self.decisions.values():
+            views = [self.view(name) for name in decision.views]
+            check_entities(f"decision {decision.name!r}", decision.request, views)
+        for view in self.views.values():
+            for topic in view.topics:
+                _check_retention(view, topic)
 
     def topic(self, name: str) -> Topic:
         return _named(self.topics, "topic", name)
@@ -92,6 +110,37 @@ class Definitions:
     def fingerprints(self, kind: str, *, tz_version: str) -> dict[str, str]:
         """name -> fingerprint of all definitions of a kind."""
         return {one.name: one.fingerprint for one in self.declared(tz_version=tz_version) if one.kind == kind}
+
+
+def _check_retention(view: FeatureView, topic: Topic) -> None:
+    """Views pin their topics (SEMANTICS 5.5)."""
+    if topic.retention is None:
+        return
+    reaches = [reach(feature.window) for feature in view.features]
+    needed = None if None in reaches else max(r.micros for r in reaches if r is not None) + topic.max_late.micros
+    if needed is None or topic.retention.micros < needed:
+        raise DefinitionError(
+            "HR-0808",
+            f"topic {topic.name!r} forgets events that view {view.name!r} still counts",
+            detail=f"it keeps {topic.retention}; the view needs "
+            + ("all of them" if needed is None else str(Duration(needed))),
+            hint="keep the topic longer, or shorten the view's windows; None keeps for ever",
+        )
+
+
+def reach(window: Window) -> Duration | None:
+    """How far behind t a window looks; None for all the way."""
+    match window:
+        case Sliding():
+            return window.width + window.delay
+        case Lifetime():
+            return None
+        case Aligned():
+            unit = Duration.parse(_LONGEST[window.unit]) if isinstance(window.unit, Unit) else window.unit
+            return unit + unit if window.complete else unit
+
+
+_LONGEST = {Unit.HOUR: "1h", Unit.DAY: "25h", Unit.WEEK: "169h", Unit.MONTH: "745h", Unit.YEAR: "8785h"}
 
 
 def _with_mentioned(one: object) -> Iterable[object]:

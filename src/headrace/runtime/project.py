@@ -1,7 +1,7 @@
 """A project, opened: the only place that wires definitions, log, state, models and decisions together.
 
-`hr.open(".")` gives a `Project`. Nothing runs until it is asked for: definitions load at once, the log opens at first use,
-a feature state is made from its checkpoint and the log's tail when a view is first read.
+`hr.open(".")` gives a `Project`. Nothing runs until it is asked for: definitions load at once, the log opens at first
+use, a feature state is made from its checkpoint and the log's tail when a view is first read.
 """
 
 from __future__ import annotations
@@ -210,10 +210,10 @@ class Project:
     ) -> pa.Table:
         """Features at points of the past (SEMANTICS 1.6), a row each, beside the rows' own columns.
 
-        rows: an Arrow table or a data frame; a row whose id is logged is that request, with an unknown id a hypothetical
-        one, without id a plain read at its `t`. None: every logged request of the topic. request: the topic whose requests
-        the rows are; by default the first view's source. kind: "served", "available" or "known_now". sample: only the
-        first so many rows, for a preview.
+        rows: an Arrow table or a data frame; a row whose id is logged is that request, with an unknown id a
+        hypothetical one, without id a plain read at its `t`. None: every logged request of the topic. request: the
+        topic whose requests the rows are; by default the first view's source. kind: "served", "available" or
+        "known_now". sample: only the first so many rows, for a preview.
         """
         names = [
             v if isinstance(v, str) else v.name for v in ([views] if isinstance(views, str | FeatureView) else views)
@@ -329,7 +329,7 @@ class Project:
         )
 
     def _version_of(self, name: str, text: str) -> Version | None:
-        """The version set that a record names, if its definitions are the present ones; its model may be an older artifact."""
+        """The version set that a record names, if its definitions are the present ones; its model may be older."""
         said = json.loads(text)
         model = said.get("model")
         if model is not None and all(stored.id != model for stored in self.models.list()):
@@ -369,7 +369,7 @@ class Project:
 
 
 def open_project(folder: Path | str = ".", *, clock: Clock | None = None, role: Role | str = Role.ANY) -> Project:
-    """The project in a folder. Raises: NotFoundError HR-0804, DefinitionError and its kin where a definition is wrong."""
+    """The project in a folder. Raises: NotFoundError HR-0804; DefinitionError and its kin for a wrong definition."""
     place = Path(folder).resolve()
     definitions = Definitions.of(load_definitions(place, CLASSES))
     return Project(place, definitions, clock=clock or SystemClock(), role=Role(role))

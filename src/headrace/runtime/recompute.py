@@ -26,7 +26,7 @@ Compile = Callable[[Iterable[str]], list[ViewPlan]]
 
 
 def recompute_with(log: Log, compile: Compile) -> Recompute:
-    """Features of questions by replay at their cuts (SEMANTICS 1.6, served). Each call reads the log of its topics whole."""
+    """Features of questions by replay at their cuts (SEMANTICS 1.6, served). A call reads the log of its topics whole."""
 
     def recompute(views: Sequence[str], questions: Sequence[Question]) -> Sequence[tuple[Answer | None, ...]]:
         plans = compile(views)

@@ -49,16 +49,16 @@ WHOLES = (0, 1, -1, 7, 2**53 + 1, 2**62, 2**63 - 1, -(2**63))
 class Story:
     """Topics, what is defined over them, and what happened.
 
-    events: as they arrived, each partition's in offset order. start, end: about when they happened.
+    rows: what was appended, by topic, in order. events: what the log made of them, as they arrived: each partition's in
+    offset order.
     """
 
     seed: int
     topics: Mapping[str, Topic]
     labels: Mapping[str, Label]
     views: tuple[FeatureView, ...]
+    rows: Mapping[str, tuple[Row, ...]]
     events: tuple[Event, ...]
-    start: int
-    end: int
 
     @property
     def main(self) -> Topic:
@@ -72,16 +72,16 @@ def story(seed: int, *, size: int | None = None, views: int = 2, features_max: i
     world = _World(draw)
     count = draw.choice((10, 25, 50, 80, 200)) if size is None else size
     made = tuple(_view(world, f"v{i}", features_max) for i in range(views))
-    events = _log(world, count)
     topics = {topic.name: topic for topic in world.topics}
+    rows = _appends(world, count)
+    judged = [event for name, some in rows.items() for event in judge_naive(topics[name], some)]
     return Story(
         seed=seed,
         topics=topics,
         labels={label.name: label for label in world.labels},
         views=made,
-        events=events,
-        start=world.start,
-        end=world.start + SPAN_SECONDS * SECOND,
+        rows=rows,
+        events=_arrival(draw, judged),
     )
 
 
@@ -327,7 +327,7 @@ class _Draft:
     request: bool = False
 
 
-def _log(world: _World, count: int) -> tuple[Event, ...]:
+def _appends(world: _World, count: int) -> dict[str, tuple[Row, ...]]:
     drafts = [_payment(world, i) for i in range(count)]
     drafts += [_refund(world) for _ in range(count // 4)]
     if world.labels:
@@ -341,23 +341,21 @@ def _log(world: _World, count: int) -> tuple[Event, ...]:
         slow = world.draw.randrange(3)
         for draft in drafts:
             draft.at -= 20 * SECOND if draft.partition == slow else 0
-    judged: dict[str, list[Event]] = {}
-    for topic in world.topics:
-        rows = [
+    return {
+        topic.name: tuple(
             Row(partition=Partition(topic.name, 1, d.partition), values=d.values, at=d.at, request=d.request)
             for d in drafts
             if d.topic is topic
-        ]
-        judged[topic.name] = judge_naive(topic, rows)
-    return _arrival(world.draw, judged)
+        )
+        for topic in world.topics
+    }
 
 
-def _arrival(draw: random.Random, judged: Mapping[str, Sequence[Event]]) -> tuple[Event, ...]:
+def _arrival(draw: random.Random, judged: Sequence[Event]) -> tuple[Event, ...]:
     """One order over all partitions, each in offset order: mostly by available_at, and an import at once."""
     queues: dict[Partition, list[Event]] = {}
-    for events in judged.values():
-        for event in events:
-            queues.setdefault(event.partition, []).append(event)
+    for event in judged:
+        queues.setdefault(event.partition, []).append(event)
     order: list[Event] = []
     while queues:
         partitions = sorted(queues)

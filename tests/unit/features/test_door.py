@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import headrace as hr
 from headrace.core import schema
 from headrace.core.errors import HeadraceError
 from headrace.core.times import Instant, iso
-from headrace.features import define
 from headrace.features.door import replay_files
 from headrace.log.define import Topic
 from headrace.log.plan import Judge
@@ -34,18 +34,18 @@ orders = Topic(
     },
 )
 returns = Topic("returns", key="order", event_time="at", fields={"order": schema.string, "at": schema.timestamp})
-returned = define.Label("returned", of=orders, source=returns, on="order", within="1m")
-activity = define.FeatureView(
+returned = hr.Label("returned", of=orders, source=returns, on="order", within="1m")
+activity = hr.FeatureView(
     "activity",
     entity="customer",
     source=orders,
-    features=[define.count().over("1d"), define.sum(orders.amount).over("1d"), define.max(orders.weight).over("1d")],
+    features=[hr.count().over("1d"), hr.sum(orders.amount).over("1d"), hr.max(orders.weight).over("1d")],
 )
-quality = define.FeatureView(
+quality = hr.FeatureView(
     "quality",
     entity="customer",
     source=orders,
-    features=[define.count().over("1d"), define.rate(returned, known="so_far").over("1d", delay="0s")],
+    features=[hr.count().over("1d"), hr.rate(returned, known="so_far").over("1d", delay="0s")],
 )
 
 
@@ -62,7 +62,14 @@ EVENTS = [
     event(8, "b", 1, 20, available=21),
     event(9, "c", 1, 30),
     event(0, "d", 1, 5, partition=1, available=25),
-    {"topic": "returns", "partition": 0, "offset": 0, "order": "a", "at": iso(Instant(15 * SECOND)), "available_at": iso(Instant(16 * SECOND))},
+    {
+        "topic": "returns",
+        "partition": 0,
+        "offset": 0,
+        "order": "a",
+        "at": iso(Instant(15 * SECOND)),
+        "available_at": iso(Instant(16 * SECOND)),
+    },
 ]
 
 
@@ -120,7 +127,8 @@ def test_parquet_and_payloads_say_the_same_as_ndjson(tmp_path) -> None:
     wanted = answers(tmp_path, points)
     columns = ("topic", "partition", "offset", "available_at")
     payloads = [
-        {**{c: row[c] for c in columns}, "payload": {k: v for k, v in row.items() if k not in columns}} for row in EVENTS
+        {**{c: row[c] for c in columns}, "payload": {k: v for k, v in row.items() if k not in columns}}
+        for row in EVENTS
     ]
     assert answers(tmp_path, points, payloads) == wanted
     as_text = [{**row, "payload": json.dumps(row["payload"])} for row in payloads]
@@ -215,7 +223,9 @@ def test_many_distinct_instants_are_judged_in_one_go_and_alike(tmp_path) -> None
     rng = np.random.default_rng(7)
     available = np.sort(rng.integers(100_000, 103_000, 300))
     times = available - rng.choice([0, 10, 4_000], 300)
-    events = [event(i, f"o{i}", 1, int(t), available=int(a)) for i, (t, a) in enumerate(zip(times, available, strict=True))]
+    events = [
+        event(i, f"o{i}", 1, int(t), available=int(a)) for i, (t, a) in enumerate(zip(times, available, strict=True))
+    ]
     points = [{"point": 1, "customer": 1, "t": iso(Instant(200_000 * SECOND)), "cut": {"orders/0": 1_000}}]
     points = [{**points[0], "t": iso(Instant(104_000 * SECOND))}]
     whole = answers(tmp_path, points, events, [quality])["count_1d"]

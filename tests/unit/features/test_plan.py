@@ -8,18 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import headrace as hr
 from headrace.core import schema
 from headrace.core.aggregate import Reason
 from headrace.core.codec import batch_to_rows, rows_to_batch
 from headrace.core.errors import DefinitionError, StateError
 from headrace.core.expr import coalesce, hour, if_else
 from headrace.core.kernel.program import ColumnKind
-from headrace.features import define
 from headrace.features.plan import ViewPlan
 from headrace.features.words import Codes, float_word, word_float
 from headrace.log.define import Topic
-from headrace.testing.agreement import as_row, canonical, physical_values
+from headrace.testing.agreement import as_row, physical_values
 from headrace.testing.generate import story
+from headrace.testing.questions import canonical
 
 payments = Topic(
     "payments",
@@ -44,26 +45,26 @@ payments = Topic(
 chargebacks = Topic(
     "chargebacks", key="payment", event_time="at", fields={"payment": schema.int64, "at": schema.timestamp}
 )
-charged = define.Label("charged", of=payments, source=chargebacks, on="payment", within="30d")
+charged = hr.Label("charged", of=payments, source=chargebacks, on="payment", within="30d")
 
 
 def plan(*features, entity="customer", source=payments, **more):
-    return ViewPlan.compile(define.FeatureView("v", entity=entity, source=source, features=features, **more), {})
+    return ViewPlan.compile(hr.FeatureView("v", entity=entity, source=source, features=features, **more), {})
 
 
 def column(value, **more):
-    (only,) = plan(define.last(value, **more)).program.columns
+    (only,) = plan(hr.last(value, **more)).program.columns
     return only
 
 
 def test_equal_inputs_share_a_column_and_equal_windows_a_span() -> None:
     web = payments.channel == "web"
     made = plan(
-        define.mean(payments.amount).over("1d", "7d"),
-        define.sum(payments.amount.named("other")).over("7d").named("s"),
-        define.sum(payments.amount, where=web).over("7d").named("web"),
-        define.count(where=payments.channel == "web").over("1d", "7d").named("n"),
-        define.count().over("7d").named("all"),
+        hr.mean(payments.amount).over("1d", "7d"),
+        hr.sum(payments.amount.named("other")).over("7d").named("s"),
+        hr.sum(payments.amount, where=web).over("7d").named("web"),
+        hr.count(where=payments.channel == "web").over("1d", "7d").named("n"),
+        hr.count().over("7d").named("all"),
     )
     program = made.program
     assert [output.column for output in program.outputs] == [0, 0, 0, 1, 2, 2, None]
@@ -74,10 +75,10 @@ def test_equal_inputs_share_a_column_and_equal_windows_a_span() -> None:
 
 def test_what_is_known_so_far_is_another_column_only_where_that_matters() -> None:
     made = plan(
-        define.rate(payments.bad).over("1d", delay="7d").named("a"),
-        define.rate(payments.bad, known="so_far").over("1d", delay="7d").named("b"),
-        define.rate(payments.good).over("1d").named("c"),
-        define.rate(payments.good, known="so_far").over("1d").named("d"),
+        hr.rate(payments.bad).over("1d", delay="7d").named("a"),
+        hr.rate(payments.bad, known="so_far").over("1d", delay="7d").named("b"),
+        hr.rate(payments.good).over("1d").named("c"),
+        hr.rate(payments.good, known="so_far").over("1d").named("d"),
     )
     assert [output.column for output in made.program.outputs] == [0, 1, 2, 2]
     assert [one.history for one in made.program.columns] == [True, True, False]
@@ -105,11 +106,11 @@ def test_only_what_can_never_be_null_is_always_there() -> None:
 
 def test_a_request_lies_in_windows_without_delay_that_are_not_complete() -> None:
     made = plan(
-        define.count().over("1d").named("a"),
-        define.count().over("1d", delay="1s").named("b"),
-        define.count().lifetime().named("c"),
-        define.count().aligned("day").named("d"),
-        define.count().aligned("day", complete=True).named("e"),
+        hr.count().over("1d").named("a"),
+        hr.count().over("1d", delay="1s").named("b"),
+        hr.count().lifetime().named("c"),
+        hr.count().aligned("day").named("d"),
+        hr.count().aligned("day", complete=True).named("e"),
     )
     assert [span.overlaid for span in made.program.spans] == [True, False, True, True, False]
     assert [span.calendar for span in made.program.spans] == [None, None, None, 0, 1]
@@ -120,7 +121,8 @@ def test_a_request_lies_in_windows_without_delay_that_are_not_complete() -> None
 def test_bounds_of_many_instants_are_those_of_each(unit, tz) -> None:
     zone = "UTC" if unit[0].isdigit() else tz
     made = plan(
-        define.count().aligned(unit, tz=zone).named("a"), define.count().aligned(unit, tz=zone, complete=True).named("b")
+        hr.count().aligned(unit, tz=zone).named("a"),
+        hr.count().aligned(unit, tz=zone, complete=True).named("b"),
     )
     rng = random.Random(unit + tz)
     starts = [rng.choice([0, 1_540_000_000, 1_774_000_000, 1_792_000_000]) * 10**6 for _ in range(60)]
@@ -164,19 +166,19 @@ def _meant(made: ViewPlan, c: int, word: int) -> object:
 
 def test_answers_are_published_alike_one_by_one_and_in_columns() -> None:
     made = plan(
-        define.count().over("1d"),
-        define.count().over("1d", empty=7).named("n"),
-        define.sum(payments.amount).over("1d"),
-        define.sum(payments.small).over("1d", empty=-1),
-        define.sum(payments.size).over("1d", empty=0.5),
-        define.mean(payments.amount).over("1d"),
-        define.min(payments.amount).over("1d"),
-        define.max(payments.at).over("1d"),
-        define.last(payments.channel),
-        define.last(payments.good),
-        define.last_n(payments.channel, 3),
-        define.last_n(payments.size, 2),
-        define.time_since_last(),
+        hr.count().over("1d"),
+        hr.count().over("1d", empty=7).named("n"),
+        hr.sum(payments.amount).over("1d"),
+        hr.sum(payments.small).over("1d", empty=-1),
+        hr.sum(payments.size).over("1d", empty=0.5),
+        hr.mean(payments.amount).over("1d"),
+        hr.min(payments.amount).over("1d"),
+        hr.max(payments.at).over("1d"),
+        hr.last(payments.channel),
+        hr.last(payments.good),
+        hr.last_n(payments.channel, 3),
+        hr.last_n(payments.size, 2),
+        hr.time_since_last(),
     )
     rng = np.random.default_rng(3)
     n = 400
@@ -217,26 +219,26 @@ def test_codes_are_given_in_order_of_appearance_and_kept() -> None:
 
 def test_negative_zero_is_zero() -> None:
     assert float_word(-0.0) == float_word(0.0) == 0 and word_float(float_word(-1.5)) == -1.5
-    made = plan(define.last(-payments.size))
+    made = plan(hr.last(-payments.size))
     batch = pa.record_batch({"size": pa.array([0.0, -0.0])})
     assert made.sources[0].columns(batch, {})[1].tolist() == [[0, 0]]
 
 
 def test_a_composite_entity_is_null_where_a_part_is() -> None:
-    made = plan(define.count().over("1d"), entity=("customer", "shop"))
+    made = plan(hr.count().over("1d"), entity=("customer", "shop"))
     batch = pa.record_batch({"customer": ["a", None, "a"], "shop": pa.array([1, 2, None], pa.int64())})
     assert made.sources[0].entity(batch).to_pylist() == [{"0": "a", "1": 1}, None, None]
 
 
 def test_labels_and_late_columns_are_what_is_known_of_them_and_not_what_the_event_holds() -> None:
-    view = define.FeatureView(
+    view = hr.FeatureView(
         "v",
         entity="customer",
         source=payments,
         features=[
-            define.rate(charged).over("1d"),
-            define.rate(payments.bad).over("1d", delay="7d"),
-            define.rate(payments.bad, known="so_far").over("1d", delay="0s").named("soon"),
+            hr.rate(charged).over("1d"),
+            hr.rate(payments.bad).over("1d", delay="7d"),
+            hr.rate(payments.bad, known="so_far").over("1d", delay="0s").named("soon"),
         ],
     )
     (source,) = ViewPlan.compile(view, {"charged": charged}).sources
@@ -252,26 +254,26 @@ def test_labels_and_late_columns_are_what_is_known_of_them_and_not_what_the_even
 def test_history_that_does_not_keep_to_the_definition_is_refused() -> None:
     batch = pa.record_batch({"must": pa.array([1, None], pa.int64()), "small": pa.array([0, 1024], pa.int64())})
     with pytest.raises(StateError, match="payments.must is null") as null:
-        plan(define.sum(payments.must).over("1d")).sources[0].columns(batch, {})
+        plan(hr.sum(payments.must).over("1d")).sources[0].columns(batch, {})
     with pytest.raises(StateError, match="leaves its declared range") as wide:
-        plan(define.sum(payments.small).over("1d")).sources[0].columns(batch, {})
+        plan(hr.sum(payments.small).over("1d")).sources[0].columns(batch, {})
     assert (null.value.code, wide.value.code) == ("HR-0510", "HR-0511")
 
 
 def test_definitions_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DefinitionError, match="'charged', which is not given") as missing:
-        plan(define.rate(charged).over("1d"))
-    again = define.Label("good", of=payments, source=chargebacks, on="payment", within="1d")
-    view = define.FeatureView("v", entity="customer", source=payments, features=[define.rate(again).over("1d")])
+        plan(hr.rate(charged).over("1d"))
+    again = hr.Label("good", of=payments, source=chargebacks, on="payment", within="1d")
+    view = hr.FeatureView("v", entity="customer", source=payments, features=[hr.rate(again).over("1d")])
     with pytest.raises(DefinitionError, match="is also a field"):
         ViewPlan.compile(view, {"good": again})
     other = Topic("other", key="customer", event_time="at", fields={"customer": schema.int64, "at": schema.timestamp})
-    both = define.Sources(payments.emit(n=payments.shop), other.emit(n=other.customer))
+    both = hr.Sources(payments.emit(n=payments.shop), other.emit(n=other.customer))
     with pytest.raises(DefinitionError, match="entities have different types") as types:
-        plan(define.sum(both.n).over("1d"), source=both)
+        plan(hr.sum(both.n).over("1d"), source=both)
     with pytest.raises(DefinitionError, match=r"empty=0\.5 is no int64") as empty:
-        plan(define.count().over("1d", empty=0.5))
+        plan(hr.count().over("1d", empty=0.5))
     with pytest.raises(DefinitionError, match="empty=0.001 is no decimal"):
-        plan(define.sum(payments.amount).over("1d", empty=0.001))
+        plan(hr.sum(payments.amount).over("1d", empty=0.001))
     codes = [error.value.code for error in (missing, types, empty)]
     assert codes == ["HR-0512", "HR-0513", "HR-0514"]

@@ -19,10 +19,11 @@ from headrace.features.replay import REASON_SUFFIX, Kind, replay
 from headrace.features.replay_given import Cuts
 from headrace.features.replay_log import Events
 from headrace.features.replay_rows import Rows
-from headrace.testing import agreement
-from headrace.testing.agreement import Question, Tally, canonical, expected, physical_values, questions, replayed
+from headrace.testing import questions as asking
+from headrace.testing.agreement import physical_values, replayed, tables
 from headrace.testing.generate import Story, story
 from headrace.testing.oracles import Owners
+from headrace.testing.questions import Question, Tally, canonical, expected, questions
 
 SEEDS = range(40)
 
@@ -39,17 +40,17 @@ def test_replay_says_what_the_oracle_says(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_rows_of_all_kinds_in_one_call_are_answered_as_if_alone(seed: int) -> None:
     told = story(1_000 + seed)
-    events = Events(told.topics.values(), agreement.tables(told))
+    events = Events(told.topics.values(), tables(told))
     asked = questions(told, random.Random(seed), share=0.4, reads=0.8)
     for view in told.views:
-        kinds = (agreement.Kind.SERVED, agreement.Kind.PARTLY, agreement.Kind.RETRIED, agreement.Kind.AVAILABLE)
+        kinds = (asking.Kind.SERVED, asking.Kind.PARTLY, asking.Kind.RETRIED, asking.Kind.AVAILABLE)
         mine = [q for q in asked if q.view == view.name and q.kind in kinds]
         if mine:
             _compare(told, events, mine)
 
 
 def _compare(told: Story, events: Events, asked: list[Question]) -> None:
-    view = agreement.view_of(told, asked[0])
+    view = asking.view_of(told, asked[0])
     plan = ViewPlan.compile(view, told.labels)
     found = replay([plan], events, _mixed(told, events, view.entity, asked), kind=Kind.SERVED, reasons=True)
     values = [physical_values(found.column(f.name), f.type) for f in view.features]

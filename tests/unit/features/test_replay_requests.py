@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import headrace as hr
 from headrace.core import schema
 from headrace.core.aggregate import Reason
 from headrace.core.codec import instants, physical_array
 from headrace.core.errors import NotFoundError, SchemaError
 from headrace.core.points import Cut, Partition
-from headrace.features import define
 from headrace.features.plan import ViewPlan
 from headrace.features.replay import column_names, replay, topics_of
 from headrace.features.replay_given import Cuts
@@ -33,11 +33,11 @@ orders = Topic(
         "at": schema.timestamp,
     },
 )
-activity = define.FeatureView(
+activity = hr.FeatureView(
     "activity",
     entity="customer",
     source=orders,
-    features=[define.count().over("1d"), define.sum(orders.amount).over("1d"), define.last(orders.channel)],
+    features=[hr.count().over("1d"), hr.sum(orders.amount).over("1d"), hr.last(orders.channel)],
 )
 
 
@@ -140,8 +140,8 @@ def test_errors_name_the_column_and_the_row() -> None:
 
 
 def test_columns_are_named_by_the_view_where_two_share_a_name() -> None:
-    other = define.FeatureView(
-        "channels", entity="channel", source=orders, features=[define.count().over("1d"), define.count().over("2d")]
+    other = hr.FeatureView(
+        "channels", entity="channel", source=orders, features=[hr.count().over("1d"), hr.count().over("2d")]
     )
     plans = [ViewPlan.compile(view, {}) for view in (activity, other)]
     names = column_names(plans)

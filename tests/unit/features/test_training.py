@@ -1,4 +1,4 @@
-"""Training sets: which rows enter, their labels as the oracle has them, rebuilding, the hash, the impact of late data."""
+"""Training sets: which rows enter, their labels as the oracle has them, building again, the hash, late data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import headrace as hr
 from headrace.core import schema
 from headrace.core.codec import instants, physical_array
 from headrace.core.errors import SchemaError
 from headrace.core.expr import hour, to_expr
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Instant
-from headrace.features import define
 from headrace.features.plan import ViewPlan
 from headrace.features.replay import replay
 from headrace.features.replay_log import Events
@@ -33,8 +33,7 @@ from headrace.features.training import (
 from headrace.features.training_labels import training_labels
 from headrace.log.define import Topic
 from headrace.log.port import TAKEN, Verdict
-from headrace.testing import agreement
-from headrace.testing.agreement import physical_values
+from headrace.testing.agreement import physical_values, tables
 from headrace.testing.generate import SECOND, story
 from headrace.testing.oracles import Owners, Seen, training_label, truth_of
 
@@ -57,12 +56,12 @@ requests = Topic(
 chargebacks = Topic(
     "chargebacks", key="request", event_time="at", fields={"request": schema.int64, "at": schema.timestamp}
 )
-label = define.Label("charged", of=requests, source=chargebacks, on="request", within="3d", grace="1d")
-view = define.FeatureView(
+label = hr.Label("charged", of=requests, source=chargebacks, on="request", within="3d", grace="1d")
+view = hr.FeatureView(
     "activity",
     entity="customer",
     source=requests,
-    features=[define.count().over("2d"), define.sum(requests.amount).over("2d"), define.last_n(requests.channel, 2)],
+    features=[hr.count().over("2d"), hr.sum(requests.amount).over("2d"), hr.last_n(requests.channel, 2)],
 )
 LIVE, BACKS = Partition("requests", 1, 0), Partition("chargebacks", 1, 0)
 INPUTS = (
@@ -152,7 +151,7 @@ def test_recorded_cuts_are_served_and_counted() -> None:
     made = build(asked(), plans(), log(), records={4: seen_nothing, 5: {"another": Cut()}, 99: seen_nothing})
     counts = made.table.column("activity.count_2d").to_pylist()
     assert counts == [1, 1, 1, 1, 1, 1, 1]
-    wide = define.FeatureView("wide", entity="channel", source=requests, features=[define.count().lifetime()])
+    wide = hr.FeatureView("wide", entity="channel", source=requests, features=[hr.count().lifetime()])
     both = [*plans(), ViewPlan.compile(wide, {})]
     records = {4: seen_nothing, 5: {"activity": Cut.of({LIVE: 0}), "wide": Cut.of({LIVE: 2})}}
     inputs = (("n", wide.features[0].expression),)
@@ -163,7 +162,10 @@ def test_recorded_cuts_are_served_and_counted() -> None:
 
 def test_a_late_column_is_a_label_too_and_unknown_truths_are_left_out() -> None:
     truths = Topic(
-        "requests.bad", key="request", event_time="at", fields={"request": schema.int64, "bad": schema.boolean, "at": schema.timestamp}
+        "requests.bad",
+        key="request",
+        event_time="at",
+        fields={"request": schema.int64, "bad": schema.boolean, "at": schema.timestamp},
     )
     told = rows(truths, [(0, True, DAY), (1, True, DAY), (1, False, 2 * DAY), (2, None, 3 * DAY), (3, True, 99 * DAY)])
     events = Events([requests, truths], {LIVE: rows(requests, REQUESTS), Partition("requests.bad", 1, 0): told})
@@ -174,7 +176,7 @@ def test_a_late_column_is_a_label_too_and_unknown_truths_are_left_out() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    other = define.FeatureView("other", entity="customer", source=requests, features=[define.count().over("1d")])
+    other = hr.FeatureView("other", entity="customer", source=requests, features=[hr.count().over("1d")])
     with pytest.raises(SchemaError, match="reads 'other.count_1d'") as unknown:
         build(asked(inputs=(("n", other.features[0].expression),)), plans(), log())
     assert unknown.value.code == "HR-0530"
@@ -209,7 +211,9 @@ def test_late_data_impact_compares_what_was_with_what_is_known_now() -> None:
     values = list(REQUESTS)
     values.insert(4, (77, 0, 900, "web", DAY + 1, None))  # of customer 0, late by two days
     verdicts = [0] * 4 + [Verdict.LATE] + [0] * 6
-    events = Events([requests, chargebacks], {LIVE: rows(requests, values, verdicts=verdicts), BACKS: rows(chargebacks, CHARGED)})
+    events = Events(
+        [requests, chargebacks], {LIVE: rows(requests, values, verdicts=verdicts), BACKS: rows(chargebacks, CHARGED)}
+    )
     found = {one.feature: one for one in late_data_impact(asked(), plans(), events)}
     assert found["activity.count_2d"].differing == 1 and found["activity.count_2d"].largest == 1.0
     assert found["activity.sum_amount_2d"].mean == 9.0
@@ -219,10 +223,10 @@ def test_late_data_impact_compares_what_was_with_what_is_known_now() -> None:
 @pytest.mark.parametrize("seed", [seed for seed in range(300, 330) if story(seed).labels])
 def test_labels_are_as_the_oracle_says(seed: int) -> None:
     told, draw = story(seed), random.Random(seed)
-    events = Events(told.topics.values(), agreement.tables(told))
+    events = Events(told.topics.values(), tables(told))
     topic = events.topic(told.main.name)
     at = {(p, int(o)): i for i, (p, o) in enumerate(_places(topic))}
-    t_label = told.end + draw.choice((-60, 0, 30, 100)) * SECOND
+    t_label = max(event.event_time for event in told.events) + draw.choice((-60, 0, 30, 100)) * SECOND
     visible = [e for e in told.events if e.verdict in (*TAKEN, Verdict.LATE)]
     seen = Seen(visible, t_label, Owners())
     origins = [e for e in told.events if e.topic == told.main.name]
@@ -232,10 +236,12 @@ def test_labels_are_as_the_oracle_says(seed: int) -> None:
         wanted = [training_label(one, e, seen) for e in origins]
         assert found.mature.tolist() == [known.there for known in wanted]
         values = physical_values(pa.chunked_array([found.values]), one.type)
-        assert [v for v, known in zip(values, wanted, strict=True) if known.there] == [k.value for k in wanted if k.there]
+        assert [v for v, known in zip(values, wanted, strict=True) if known.there] == [
+            k.value for k in wanted if k.there
+        ]
     for column in told.main.late_columns:
         found = training_labels(told.main[column.name], events, told.main.name, row, Instant(t_label))
-        emission = define._whole(told.main).emissions[0]
+        emission = told.main.emit()
         for i, e in enumerate(origins):
             if found.mature[i]:
                 known = truth_of(emission, column.name, e, seen, so_far=False)

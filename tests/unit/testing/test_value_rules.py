@@ -133,8 +133,8 @@ def test_3_5_empty_is_zero_for_a_count_and_null_for_the_rest() -> None:
     assert why(count(), "number", []) == (0, Reason.EMPTY)
     for asked in (
         sum(payments.number), mean(payments.number), min(payments.number), variance(payments.number),
-        std(payments.size), first(payments.number), last(payments.number), last_n(payments.number, 2), distinct(payments.number),
-        rate(payments.good), time_since_last(), time_since_first(), lookup(payments.number),
+        std(payments.size), first(payments.number), last(payments.number), last_n(payments.number, 2),
+        distinct(payments.number), rate(payments.good), time_since_last(), time_since_first(), lookup(payments.number),
     ):  # fmt: skip
         assert why(asked, "number", []) == (None, Reason.EMPTY)
 
