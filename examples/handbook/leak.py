@@ -34,7 +34,9 @@ def refused() -> str:
     raise AssertionError("a leaking definition was accepted")
 
 
-def show_leak(data: Path, folder: Path, periods: Split) -> dict[str, tuple[float, float, float]]:
+def show_leak(
+    data: Path, folder: Path, periods: Split, *, compare: bool
+) -> dict[str, tuple[float, float, float]]:
     """Refuse it; then train on it under a false declaration, and score what would really have been served."""
     print("  " + refused().replace("\n", "\n  "))
     folder.mkdir(parents=True)
@@ -56,5 +58,6 @@ def show_leak(data: Path, folder: Path, periods: Split) -> dict[str, tuple[float
             truths = labels(project.definitions.model(model), kept)
             own = evaluate(truths, training.score_rows(project, "claimed", kept), customers, days)
             found[name] = own
-            print(f"  a leaking model, {name}: AUC {own[0]:.3f}, average precision {own[1]:.3f} {BOOK[name]}")
+            book = f" (the book's data: {BOOK[name][0]:.3f}, {BOOK[name][1]:.3f})" if compare else ""
+            print(f"  a leaking model, {name}: AUC {own[0]:.3f}, average precision {own[1]:.3f}{book}")
     return found

@@ -64,8 +64,10 @@ def main() -> None:
     work = out.parent / "handbook"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    data = simulate(work / "transactions.parquet") if arguments.simulate else arguments.data
-    table = pq.read_table(data)
+    raw = simulate(work / "raw.parquet") if arguments.simulate else arguments.data
+    table = in_cents(pq.read_table(raw))
+    data = work / "transactions.parquet"
+    pq.write_table(table, data)
     periods = split(table)
     with _project(work / "all") as project:
         with _step("import"):
@@ -73,9 +75,9 @@ def main() -> None:
             print(f"  {report.taken:,} of {report.rows:,} transactions taken")
         with _step("features of every transaction"):
             write_features(project, out, periods)
-        rows = train(project, periods, work)
+        rows = train(project, periods, work, compare=not arguments.simulate)
     with _step("the price of a leak"):
-        show_leak(data, work / "leak", periods)
+        show_leak(data, work / "leak", periods, compare=not arguments.simulate)
     with _step(f"a day of decisions: {arguments.decide or 'all'} requests"):
         decide(data, work, periods, arguments.decide)
     (work / "table.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -90,6 +92,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the Parquet file for the features")
     parser.add_argument("--decide", type=int, default=2_000, help="requests of the day to decide; 0 for all of them")
     return parser.parse_args()
+
+
+def in_cents(table: pa.Table) -> pa.Table:
+    """Amounts as the doubles nearest to their cents. Some raw ones lie an ulp beside, which headrace would refuse as a
+    decimal rather than round it: the rule is known here, so it is said here."""
+    amounts = np.rint(table.column("tx_amount").to_numpy() * 100) / 100
+    return table.set_column(table.schema.get_field_index("tx_amount"), "tx_amount", pa.array(amounts))
 
 
 @contextmanager
@@ -123,10 +132,10 @@ def write_features(project: Project, out: Path, periods: Split) -> None:
     print(f"  {table.num_rows:,} rows x {len(NAMES)} inputs, content {made.manifest.content_hash[:16]}")
 
 
-def train(project: Project, periods: Split, work: Path) -> dict[str, dict[str, float]]:
-    """The five models of Table A, beside the book's figures."""
+def train(project: Project, periods: Split, work: Path, *, compare: bool) -> dict[str, dict[str, float]]:
+    """The five models of Table A, beside the book's figures where the data is the book's."""
     rows: dict[str, dict[str, float]] = {}
-    print("models: AUC ROC, average precision, card precision@100 (the book's)")
+    print("models: AUC ROC, average precision, card precision@100" + (" (the book's)" if compare else ""))
     for name, book in BOOK.items():
         made = training.build_training_set(
             project, name, begin=periods.train_begin, end=periods.train_end, t_label=periods.t_label_train
@@ -140,7 +149,8 @@ def train(project: Project, periods: Split, work: Path) -> dict[str, dict[str, f
         truths = labels(project.definitions.model(name), kept)
         found = evaluate(truths, scores, customers, days)
         rows[name] = {"auc_roc": found[0], "average_precision": found[1], "card_precision": found[2]}
-        figures = "   ".join(f"{own:.3f} ({theirs:.3f})" for own, theirs in zip(found, book, strict=True))
+        pairs = zip(found, book, strict=True)
+        figures = "   ".join(f"{own:.3f}" + (f" ({theirs:.3f})" if compare else "") for own, theirs in pairs)
         print(f"  {name:24} {figures}   scorer within {registered.largest_difference:.1e} of the library", flush=True)
         if name == "xgboost":
             (work / "xgboost.png").write_bytes(picture(truths, scores, title="xgboost, test week"))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from headrace.core import schema
 from headrace.core.errors import DefinitionError, LeakError, MaturityError
 from headrace.core.expr import Operand, coalesce, hour, if_else, sqrt, to_expr
+from headrace.core.schema import DataType, Field
 from headrace.decisions.define import Decision, Rule, approve, decline_if, review_if
 from headrace.features.define import (
     Aggregate,
@@ -51,8 +52,8 @@ class Pair:
     fix: str = ""
 
 
-def orders_with(name: str = "orders", **fields: object) -> Topic:
-    declared: dict[str, object] = {
+def orders_with(name: str = "orders", **fields: DataType | Field) -> Topic:
+    declared: dict[str, DataType | Field] = {
         "order": schema.int64,
         "customer": schema.string,
         "merchant": schema.string,
@@ -64,7 +65,7 @@ def orders_with(name: str = "orders", **fields: object) -> Topic:
         "agent": schema.field(schema.string, available_after="1h"),
         "reviewed": schema.field(schema.boolean, available_after="60d"),
     }
-    return Topic(name, key="customer", id="order", event_time="at", fields=declared | fields)  # type: ignore[operator]
+    return Topic(name, key="customer", id="order", event_time="at", fields=declared | fields)
 
 
 orders = orders_with()

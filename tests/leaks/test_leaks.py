@@ -6,6 +6,7 @@ import pytest
 
 from headrace.core.errors import DefinitionError, LeakError, MaturityError
 from tests.leaks.definitions import PAIRS, Pair
+from tests.leaks.messages import GOLDEN, messages
 
 each = pytest.mark.parametrize("pair", PAIRS, ids=[pair.name for pair in PAIRS])
 
@@ -33,6 +34,11 @@ def test_a_leaky_definition_is_refused_with_its_path_and_the_fix(pair: Pair) -> 
 @each
 def test_its_honest_twin_is_accepted(pair: Pair) -> None:
     assert pair.honest() is not None
+
+
+def test_the_messages_are_as_they_were() -> None:
+    """Changed on purpose? `python -m tests.leaks.messages`, and read the difference."""
+    assert messages() == GOLDEN.read_text()
 
 
 def test_there_are_many_ways_to_leak() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import click
@@ -22,7 +23,7 @@ from headrace.runtime.project import open_project
 def decide(folder: str, name: str, request: str, output: str) -> None:
     """Decide a REQUEST (a JSON object; - reads one a line from stdin) by decision NAME, durably."""
     with open_project(folder) as project:
-        lines = click.get_text_stream("stdin") if request == "-" else [request]
+        lines = sys.stdin if request == "-" else [request]
         for number, line in enumerate(lines, 1):
             if line.strip():
                 _show(project.decide(name, _request(line, number)), output)

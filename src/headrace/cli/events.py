@@ -69,7 +69,7 @@ def import_events(
 @output_option
 @click.pass_obj
 def produce(folder: str, topic: str, file: TextIO, output: str) -> None:
-    """Append events to TOPIC, one JSON object a line, from FILE or stdin; a bad line stops before its batch is taken."""
+    """Append events to TOPIC, one JSON object a line, from FILE or stdin; no batch with a bad line is taken."""
     counts = dict.fromkeys(Verdict, 0)
     with open_project(folder) as project:
         for events in _batches(file):

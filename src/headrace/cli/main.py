@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -66,10 +67,13 @@ def cli(ctx: click.Context, folder: str) -> None:
     ctx.obj = folder
 
 
-def main() -> None:
-    """The entry point: errors in words, the exit status by their kind."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: errors in words, the exit status by their kind. arguments: the process's own by default.
+
+    Raises: SystemExit, always.
+    """
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(arguments, prog_name="headrace", standalone_mode=False)
     except click.Abort:
         click.echo("stopped", err=True)
         sys.exit(1)

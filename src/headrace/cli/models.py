@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.core.times import Instant, instant, iso
 from headrace.features.audit import audit as audit_rows
+from headrace.features.finding import Finding
 from headrace.features.training import ROWS_FILE
 from headrace.models.inputs import labels
 from headrace.models.picture import picture
@@ -167,7 +168,7 @@ def availability(folder: str, model: str | None, output: str) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _findings(project: Project, model: str | None):  # type: ignore[no-untyped-def]
+def _findings(project: Project, model: str | None) -> list[Finding]:
     logged = {
         state.topic.name: [
             (p.partition, batch) for p in state.partitions for batch in project.log.read(p.partition, p.start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -75,7 +76,7 @@ def apply(folder: str, yes: bool, output: str) -> None:
         _show(steps, output)
         if not steps:
             return
-        if not yes and click.get_text_stream("stdin").isatty():
+        if not yes and sys.stdin.isatty():
             click.confirm("apply?", abort=True, err=True)
         project.apply(steps)
     click.echo(f"applied {len(steps)} changes", err=True)

@@ -47,7 +47,7 @@ def evaluate_columns(
     """The expression over columns by reference path, as an array of `expr.type.arrow`.
 
     columns: of equal length, each of its reference's Arrow type; more than the tree reads are ignored. rows: needed
-    only where there are none. Cost: some 2 ns a row and node.
+    only where there are none. Cost: one pass a node, some 10 ns a row.
     Raises: DefinitionError HR-0115 (a path nothing supplies), HR-0114 (a time zone), SchemaError HR-0116 (a column of
     another type).
     """

@@ -31,8 +31,9 @@ INT64_MIN = -(2**63)
 def compile_scalar(expr: Expr, names: Sequence[str]) -> Evaluate:
     """A function of one row: `row[i]` is the physical value of the reference whose path is `names[i]`.
 
-    Returns the value as `expr.type` has it. Cost: some 0.1 us a node. Raises: DefinitionError HR-0115 where the tree
-    reads a path that is not among the names, HR-0114 for an unknown time zone.
+    Returns the value as `expr.type` has it. Cost: some 0.1 us a node, 3 us for exp, log and pow.
+    Raises: DefinitionError HR-0115 where the tree reads a path that is not among the names, HR-0114 for an unknown time
+    zone.
     """
     return _compile(expr, {name: place for place, name in enumerate(names)})
 

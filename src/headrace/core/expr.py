@@ -1,9 +1,9 @@
 """The only expression language: a typed tree with SQL null semantics. Pure.
 
-A tree is built by Python operators on references (`applications.amount > 100`) and by the functions below, typed as it is
-built, and evaluated two ways that are proved equal (core/evaluate.py): one row, and columns. Arithmetic takes values as the
-nearest double and is IEEE double as written; negation and absolute value keep integers and decimals exact; comparisons of
-equal types are exact, of mixed numbers as doubles (SEMANTICS 3.4). `and`/`or`/`not` are written &, |, ~.
+A tree is built by Python operators on references (`applications.amount > 100`) and by the functions below, typed as it
+is built, and evaluated two ways that are proved equal (core/evaluate.py): one row, and columns. Arithmetic takes values
+as the nearest double and is IEEE double as written; negation and absolute value keep integers and decimals exact;
+comparisons of equal types are exact, of mixed numbers as doubles (SEMANTICS 3.4). `and`/`or`/`not` are written &, |, ~.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Source(enum.Enum):
     SCORE = "score"  # the model's score: owner is the model, or "" for the decision's
 
 
+# [override] throughout: == and != build trees as the other operators do, and what a tree derives from its parts is a
+# read-only property where `Expr` says an attribute.
 class Expr:
     """A typed value. Operators build larger trees; nothing is computed here."""
 
@@ -145,7 +147,7 @@ Operand = Expr | HasExpression | Scalar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Literal(Expr):
-    """A constant. value: bool, int, float (finite) or str; instants are written hr.instant(...) and hold microseconds."""
+    """A constant. value: bool, int, float (finite) or str; instants are hr.instant(...) and hold microseconds."""
 
     value: Scalar
     type: DataType

@@ -47,7 +47,7 @@ class DataType:
 
     @property
     def arrow(self) -> pa.DataType:
-        """The one Arrow type that carries it: strings as utf8, instants as timestamp[us, UTC], decimals as decimal128."""
+        """The one Arrow type that carries it: strings utf8, instants timestamp[us, UTC], decimals decimal128."""
         match self.kind:
             case Kind.STRING:
                 return pa.string()
@@ -77,7 +77,7 @@ duration = DataType(Kind.DURATION)
 
 
 def decimal(precision: int, scale: int) -> DataType:
-    """An exact decimal of at most `precision` digits, `scale` of them behind the point. Money is this, never float64."""
+    """An exact decimal of at most `precision` digits, `scale` of them behind the point. Money is this, not float64."""
     if not (1 <= precision <= DECIMAL_PRECISION_MAX and 0 <= scale <= precision):
         raise DefinitionError(
             "HR-0104",
@@ -167,7 +167,8 @@ class Schema:
                     raise DefinitionError(
                         "HR-0105",
                         f"{owner}.{name}: {declared!r} is not a type",
-                        detail="expected hr.string, hr.int64, hr.float64, hr.boolean, hr.timestamp, hr.decimal(p, s) or hr.field(...)",
+                        detail="expected hr.string, hr.int64, hr.float64, hr.boolean, hr.timestamp, hr.decimal(p, s) "
+                        "or hr.field(...)",
                     )
         return cls(owner, tuple(made))
 

@@ -95,6 +95,6 @@ def iso(at: Instant) -> str:
 
 
 class Clock(Protocol):
-    """Says what instant it is. Given to whoever must know, never looked up: headrace.clock, or headrace.testing.clocks."""
+    """Says what instant it is. Given to whoever must know, never looked up: headrace.clock, headrace.testing.clocks."""
 
     def now(self) -> Instant: ...

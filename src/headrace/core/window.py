@@ -1,4 +1,4 @@
-"""Windows over event time: (t - delay - width, t - delay], lifetime, and aligned to the calendar (SEMANTICS 2.1, 2.3). Pure."""
+"""Windows over event time: (t - delay - width, t - delay], lifetime, calendar. SEMANTICS 2.1, 2.3. Pure."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _start(window: Aligned, t: Instant) -> int:
     match unit:
         case Unit.HOUR:
             past = dt.timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
-            return t - past // _MICROSECOND
+            return _since_set(zone, t - past // _MICROSECOND, t)
         case Unit.DAY:
             date = local.date()
         case Unit.WEEK:
@@ -135,3 +135,19 @@ def _start(window: Aligned, t: Instant) -> int:
             date = local.date().replace(month=1, day=1)
     midnight = dt.datetime.combine(date, dt.time(), tzinfo=zone)
     return (midnight.astimezone(dt.UTC) - _EPOCH) // _MICROSECOND
+
+
+def _since_set(zone: zoneinfo.ZoneInfo, start: int, t: int) -> int:
+    """`start`, or where the clock was set after it, that instant. Clocks set by half an hour (Lord Howe Island) make
+    hours that begin at half past."""
+
+    def offset(instant: int) -> dt.timedelta | None:
+        return (_EPOCH + dt.timedelta(microseconds=instant)).astimezone(zone).utcoffset()
+
+    if offset(start) == offset(t):
+        return start
+    before, first = start, t
+    while first - before > 1:
+        middle = (before + first) // 2
+        before, first = (before, middle) if offset(middle) == offset(t) else (middle, first)
+    return first

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from headrace.core import window
 from headrace.core.aggregate import WITHOUT_CURRENT, WITHOUT_INPUT, Function, takes
 from headrace.core.errors import DefinitionError
-from headrace.core.expr import Expr, HasExpression, Named, Operand, Reference, describe, references, to_expr
+from headrace.core.expr import Expr, HasExpression, Literal, Named, Operand, Reference, describe, references, to_expr
 from headrace.core.schema import Kind
 from headrace.core.times import ZERO, Duration
 from headrace.core.window import Lifetime, Window
@@ -222,6 +222,15 @@ def _aggregate(
         )
     if not 1 <= n <= 64:
         raise DefinitionError("HR-0139", f"last_n of {n}", detail="expected 1 to 64")
+    for part in (value, predicate):
+        # topic.id, .key, .event_time and .name are what the topic says of itself: text, which would be aggregated as such
+        if isinstance(part, Literal) and isinstance(part.value, (str, bool)):
+            raise DefinitionError(
+                "HR-0113",
+                f"{function.value} of the constant {part.value!r}",
+                detail="expected a field, a label, or an expression over them",
+                hint="where a field has the name of an attribute of the topic, write topic['id']",
+            )
     return Aggregate(
         function=function,
         input=value,

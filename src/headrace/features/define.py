@@ -222,7 +222,8 @@ class FeatureView:
 
     entity: a field's name, or a tuple of names for a composite entity; with several sources each must have or emit it.
     lag: how much later than the log this view's state is taken to be in replays without a record (SEMANTICS 1.6).
-    max_staleness: a value staler than this is missing. Raises: DefinitionError, LeakError HR-0201, MaturityError HR-0202.
+    max_staleness: a value staler than this is missing. Raises: DefinitionError, LeakError HR-0201,
+    MaturityError HR-0202.
     """
 
     name: str

@@ -50,7 +50,7 @@ from headrace.core import schema
 from headrace.core.errors import InputError, NotFoundError, did_you_mean
 from headrace.core.points import Cut, Partition
 from headrace.features.define import FeatureView, Label
-from headrace.features.door_events import INCARNATION, Judging, read_events
+from headrace.features.door_events import INCARNATION, Judging, Own, read_events
 from headrace.features.door_files import File, Places
 from headrace.features.plan import ViewPlan
 from headrace.features.replay import REASON_SUFFIX, column_names, replay
@@ -78,7 +78,7 @@ def replay_files(
     events: Path,
     points: Path,
     out: Path,
-    judge: Callable[[Topic], Judging],
+    judge: Callable[[Topic], Judging[Own]],
     kind: Kind | str = Kind.SERVED,
 ) -> Answered:
     """Answer a file of points from a file of events; see above. topics: all of the project's. judge: of one topic.

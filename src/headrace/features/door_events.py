@@ -7,7 +7,7 @@ brings (a slice sees another only through its port).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,15 +36,19 @@ class Judged(Protocol):
     def event_times(self) -> npt.NDArray[np.int64]: ...
 
 
-class Judging(Protocol):
-    """Says what the log says of rows: headrace.log.plan.Judge, which the caller brings."""
-
-    def live(self, partition: int, rows: pa.RecordBatch, now: Instant, *, request: bool = False) -> Judged: ...
-    def imported(self, partition: int, rows: pa.RecordBatch, available_at: npt.NDArray[np.int64]) -> Judged: ...
-    def remember(self, partition: int, rows: pa.RecordBatch, judged: Judged) -> None: ...
+Own = TypeVar("Own", bound=Judged)
 
 
-def read_events(file: File, topics: Mapping[str, Topic], judge: Callable[[Topic], Judging]) -> tuple[Events, int]:
+class Judging(Protocol[Own]):
+    """Says what the log says of rows: headrace.log.plan.Judge, which the caller brings. It remembers its own judgements
+    only."""
+
+    def live(self, partition: int, rows: pa.RecordBatch, now: Instant, *, request: bool = False) -> Own: ...
+    def imported(self, partition: int, rows: pa.RecordBatch, available_at: npt.NDArray[np.int64]) -> Own: ...
+    def remember(self, partition: int, rows: pa.RecordBatch, judged: Own) -> None: ...
+
+
+def read_events(file: File, topics: Mapping[str, Topic], judge: Callable[[Topic], Judging[Own]]) -> tuple[Events, int]:
     names = file.needed("topic", schema.string)
     partition = units(file.needed("partition", schema.int64))
     offset = units(file.needed("offset", schema.int64))
@@ -167,7 +171,7 @@ def _given_verdicts(file: File, rows: Places) -> npt.NDArray[np.uint8] | None:
 
 
 def _judged(
-    topic: Topic, batch: pa.RecordBatch, system: _System, judge: Callable[[Topic], Judging]
+    topic: Topic, batch: pa.RecordBatch, system: _System, judge: Callable[[Topic], Judging[Own]]
 ) -> dict[Partition, pa.Table]:
     """Each partition's rows as the log would read them back."""
     tables = {}
@@ -200,8 +204,8 @@ def _judged(
 
 
 def _live(
-    judging: Judging,
-    fresh: Judging,
+    judging: Judging[Own],
+    fresh: Judging[Own],
     index: int,
     batch: pa.RecordBatch,
     available: npt.NDArray[np.int64],

@@ -166,7 +166,8 @@ class FactJoin:
         Of a label every fact up to `before` goes, as a fact never precedes its origin. A truth may, so only those of
         `origins`, the ids that were forgotten, go; one whose origin never came is kept.
         """
-        named = list(self._facts) if self.rule.within is not None else [o for o in origins if o in self._facts]
+        ids = self._facts if self.rule.within is not None else dict.fromkeys(origins)  # an id may have named several
+        named = [origin for origin in ids if origin in self._facts]
         for origin in named:
             kept = tuple(fact for fact in self._facts[origin] if fact[0] > before)
             if kept:

@@ -1,7 +1,7 @@
 """What a topic, a label and a view mean, as JSON values: the text that their fingerprints cover. Pure.
 
-Names given to things, comments and descriptions are not meaning; a feature's name is (others refer to it), a view's too.
-Of its topics a view means only what its values depend on: their identity, their times, the fields that it reads.
+Names given to things, comments and descriptions are not meaning; a feature's name is (others refer to it), a view's
+too. Of its topics a view means only what its values depend on: their identity, their times, the fields that it reads.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def label_meaning(label: Label) -> dict[str, Json]:
 
 
 def view_meaning(view: FeatureView, labels: Mapping[str, Label], *, tz_version: str) -> dict[str, Json]:
-    """labels: by name; those that the view reads are part of its meaning. tz_version: of the tz database (SEMANTICS 2.3)."""
+    """labels: by name; those that the view reads are part of it. tz_version: of the tz database (SEMANTICS 2.3)."""
     read = sorted(label_names(view))
     return {
         "view": view.name,

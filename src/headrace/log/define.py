@@ -73,8 +73,8 @@ class Topic:
         description: str = "",
     ) -> None:
         """key: the field that chooses the partition, never null. id: the field that identifies an event, never null; a
-        request's topic must have one. event_time: the field that says when it happened; without one, the append instant.
-        retention: None keeps for ever."""
+        request's topic must have one. event_time: the field that says when it happened; without one, the append
+        instant. retention: None keeps for ever."""
         put = object.__setattr__
         put(self, "name", _topic_name(name))
         put(self, "schema", Schema.of(name, fields))

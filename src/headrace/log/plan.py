@@ -80,7 +80,7 @@ class Mark:
 class Judge:
     """Judges the rows of one topic incarnation, all partitions. Not thread-safe: the log's one writer calls it.
 
-    Cost: a row alone some 8 us with its `remember`; in bulk more than 2 M rows/s with an int64 id.
+    Cost: a row alone some 12 us with its `remember`; in bulk some 2 M rows/s with an int64 id, 0.5 M with a text.
     """
 
     def __init__(self, topic: Topic) -> None:

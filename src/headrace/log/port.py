@@ -60,7 +60,7 @@ class PartitionKind(enum.Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionState:
     """What is known of one partition. start: first offset still kept. end: the next offset, its stable end.
-    available_at: the running maximum. sealed: an import that is complete; unsealed imports are not listed to readers."""
+    available_at: the running maximum. sealed: an import that is complete; readers are not told of unsealed ones."""
 
     partition: Partition
     kind: PartitionKind
@@ -105,7 +105,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """Where an Append's rows went. verdicts: uint8, one a row. event_times, available_at: int64 microseconds, one a row."""
+    """Where an Append's rows went. One a row: verdicts, uint8; event_times and available_at, int64 microseconds."""
 
     partition: Partition
     offset: int
@@ -125,13 +125,13 @@ class Capabilities:
 
 
 class Log(ABC):
-    """An append-only log of topics. All methods may be called from any thread; `append` from several is one group commit."""
+    """An append-only log of topics. All methods may be called from any thread; `append` by several is one commit."""
 
     capabilities: Capabilities
 
     @abstractmethod
     def topics(self) -> tuple[TopicState, ...]:
-        """Every topic, by name, internal ones (dotted `headrace.`) included. Fresh: a call sees what was durable before it."""
+        """Every topic, by name, those of `headrace.` included. Fresh: a call sees what was durable before it."""
 
     @abstractmethod
     def declare(self, topic: Topic) -> TopicState:
@@ -150,13 +150,13 @@ class Log(ABC):
         """Append all of them and, if given, move `group` to `cut`: one transaction, durable on return.
 
         Raises: LogFullError, LogReadOnlyError, NotOwnerError, NotFoundError HR-0302 (no such topic or partition),
-        LogError HR-0330 retryable (an append does not begin where it says): nothing was taken. An unknown outcome raises
-        LogError HR-0311 with retryable=True: read before you retry.
+        LogError HR-0330 retryable (an append does not begin where it says): nothing was taken. An unknown outcome
+        raises LogError HR-0311 with retryable=True: read before you retry.
         """
 
     @abstractmethod
     def read(self, partition: Partition, offset: int, *, rows_max: int = 1 << 20) -> Iterator[pa.RecordBatch]:
-        """Batches from `offset` to the end as it is now, in order, each at most rows_max rows: SYSTEM_COLUMNS, then fields.
+        """Batches from `offset` to the end as it is now, in order, of at most rows_max rows: SYSTEM_COLUMNS, fields.
 
         A field added after a row was written is null there. Unsealed imports are empty. Raises: LogError HR-0303 where
         `offset` was retained away, LogCorruptError HR-0304 with the place."""

@@ -163,7 +163,7 @@ def _with_mentioned(one: object) -> Iterable[object]:
 def _put(known: dict[str, object], one: object) -> None:
     name: str = one.name  # type: ignore[attr-defined]  # every definition has a name
     if known.setdefault(name, one) is not one:
-        kind = type(one).__name__.lower()
+        kind = "view" if isinstance(one, FeatureView) else type(one).__name__.lower()
         raise DefinitionError("HR-0801", f"two definitions of {kind} {name!r}", hint="rename or delete one of them")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -189,12 +189,12 @@ class Project:
         self._states.append((place.name, state))
         return state
 
-    def read(self, view: str, entity: object, *, t: Instant | None = None) -> dict[str, object]:
+    def read(self, view: str, entity: Hashable | list[Hashable], *, t: Instant | None = None) -> dict[str, object]:
         """A view's features of an entity at t (now), at the log's end, by name."""
         state = self.state([view])
         at = self._clock.now() if t is None else t
         key = tuple(entity) if isinstance(entity, list) else entity
-        values, _ = state.read(view, key, at)  # type: ignore[arg-type]
+        values, _ = state.read(view, key, at)
         return dict(zip([f.name for f in self.definitions.view(view).features], values, strict=True))
 
     def replay(

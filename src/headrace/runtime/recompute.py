@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.core.aggregate import Reason
-from headrace.core.codec import batch_to_rows, physical_list
+from headrace.core.codec import Physical, batch_to_rows, physical_list
 from headrace.core.errors import NotFoundError
 from headrace.core.points import Partition
 from headrace.decisions.plan import Answer
@@ -26,7 +26,7 @@ Compile = Callable[[Iterable[str]], list[ViewPlan]]
 
 
 def recompute_with(log: Log, compile: Compile) -> Recompute:
-    """Features of questions by replay at their cuts (SEMANTICS 1.6, served). A call reads the log of its topics whole."""
+    """Features of questions by replay at their cuts (SEMANTICS 1.6, served). A call reads its topics whole."""
 
     def recompute(views: Sequence[str], questions: Sequence[Question]) -> Sequence[tuple[Answer | None, ...]]:
         plans = compile(views)
@@ -92,7 +92,7 @@ def _answers(
     return found
 
 
-def _physical(column: pa.ChunkedArray) -> list:  # type: ignore[type-arg]
+def _physical(column: pa.ChunkedArray) -> list[Physical | tuple[Physical, ...]]:
     array = column.combine_chunks()
     if pa.types.is_list(array.type):
         return [None if item is None or not item.is_valid else tuple(physical_list(item.values)) for item in array]

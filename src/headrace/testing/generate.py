@@ -59,11 +59,12 @@ class Story:
     views: tuple[FeatureView, ...]
     rows: Mapping[str, tuple[Row, ...]]
     events: tuple[Event, ...]
+    requests: str = "payments"
 
     @property
     def main(self) -> Topic:
         """The topic whose events are requests."""
-        return self.topics["payments"]
+        return self.topics[self.requests]
 
 
 def story(seed: int, *, size: int | None = None, views: int = 2, features_max: int = 6) -> Story:

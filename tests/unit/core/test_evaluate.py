@@ -118,9 +118,7 @@ def both(expr, rows):
     by_column = physical_list(array)
     assert list(map(bits, by_row)) == list(map(bits, by_column)), describe(expr)
     for row, value in zip(rows, by_row, strict=True):
-        with contextlib.suppress(
-            DefinitionError, OverflowError
-        ):  # exp, log, pow; days at the ends of time
+        with contextlib.suppress(DefinitionError, OverflowError):  # exp, log, pow; days at the ends of time
             assert bits(oracle(expr, lambda r, row=row: row[NAMES.index(r.name)])) == bits(value), describe(expr)
     sliced = evaluate_columns(expr, {name: column.slice(len(rows) // 2) for name, column in columns.items()})
     assert physical_list(sliced) == by_column[len(rows) // 2 :]

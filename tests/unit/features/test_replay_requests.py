@@ -10,7 +10,7 @@ import headrace as hr
 from headrace.core import schema
 from headrace.core.aggregate import Reason
 from headrace.core.codec import instants, physical_array
-from headrace.core.errors import NotFoundError, SchemaError
+from headrace.core.errors import NotFoundError, SchemaError, UsageError
 from headrace.core.points import Cut, Partition
 from headrace.features.plan import ViewPlan
 from headrace.features.replay import column_names, replay, topics_of
@@ -152,3 +152,36 @@ def test_columns_are_named_by_the_view_where_two_share_a_name() -> None:
     alone = [replay([plan], events, Rows.logged(events, "orders")) for plan in plans]
     assert both.column("activity.count_1d").equals(alone[0].column("count_1d"))
     assert both.column("count_2d").equals(alone[1].column("count_2d"))
+
+
+def test_a_row_asked_twice_is_answered_twice() -> None:
+    found = asked({"order": ["b", "a", "b", "d", "b"]})
+    assert found["count_1d"] == [2, 1, 2, 3, 2]
+
+
+def test_nothing_asked_or_nothing_logged_gives_the_columns_all_the_same() -> None:
+    nobody = Events([orders], {})
+    plans = [ViewPlan.compile(activity, {})]
+    none = replay(plans, nobody, Rows.logged(nobody, "orders"), reasons=True)
+    assert none.num_rows == 0 and none.column_names[:2] == ["count_1d", "count_1d__reason"]
+    given = {"order": ["a"], "customer": [1], "amount": ["1.00"], "channel": ["web"], "t": instants(np.array([5]))}
+    for kind in ("served", "available", "known_now"):
+        found = asked(given, events=nobody, kind=kind)
+        assert found["count_1d"] == [1] and found["last_channel__reason"] == [Reason.EMPTY.name]
+    alone = Rows.of(nobody, pa.table({"customer": [1], "t": instants(np.array([5]))}))
+    assert replay(plans, Events([], {}), alone).to_pydict()["count_1d"] == [0]
+
+
+def test_rows_of_other_events_are_refused() -> None:
+    events, others = (Events([orders], {LIVE: table(ROWS)}) for _ in range(2))
+    with pytest.raises(UsageError, match="HR-0532"):
+        replay([ViewPlan.compile(activity, {})], events, Rows.logged(others, "orders"))
+
+
+def test_what_lies_beyond_a_cut_is_not_there() -> None:
+    events = Events([orders], {LIVE: table(ROWS), Partition("orders", 1, 1): table([("e", 1, 1, None, 5)])})
+    assert events.cut() == Cut.of({LIVE: 4, Partition("orders", 1, 1): 1})
+    some = events.below(Cut.of({LIVE: 2}))
+    assert len(some.topic("orders")) == 2 and some.cut() == Cut.of({LIVE: 2})
+    events.topic("orders")  # laid out or not, it is the same
+    assert events.below(events.cut()).topic("orders").table.equals(events.topic("orders").table)

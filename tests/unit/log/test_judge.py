@@ -183,6 +183,16 @@ def test_an_import_whose_instants_fall_is_refused():
     assert refused.value.code == "HR-0312"
 
 
+def test_an_import_goes_on_at_the_instant_where_it_stopped():
+    judge = Judge(topic())
+    for id in (1, 2):
+        rows = [row(id, 100)]
+        judge.remember(IMPORTS_FROM, rows, judge.imported(IMPORTS_FROM, rows, np.array([100])))
+    assert judge.running_maximum(IMPORTS_FROM) == 100
+    with pytest.raises(LogError):
+        judge.imported(IMPORTS_FROM, [row(3, 99)], np.array([99]))
+
+
 def test_ids_older_than_dedup_are_forgotten_segment_by_segment(monkeypatch):
     monkeypatch.setattr("headrace.log.plan.SEGMENT_IDS", 4)
     judge = Judge(topic())

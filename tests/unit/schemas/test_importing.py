@@ -229,6 +229,17 @@ def test_options_that_do_not_fit_are_refused(log, clock, tmp_path, options, code
     assert_refused(log, clock, parquet(tmp_path), code, words, options)
 
 
+def test_a_column_that_is_not_there_is_explained(log, clock, tmp_path):
+    error = assert_refused(log, clock, parquet(tmp_path), "HR-0423", "'idd'", ImportOptions(columns={"id": "idd"}))
+    assert (error.field, error.column) == ("id", "idd")
+    assert "needs it for field 'id'" in error.detail
+    assert error.hint == "did you mean 'id'? say --map id=COLUMN"
+    rule = ImportOptions(available_at=AvailableAt(column="att"))
+    error = assert_refused(log, clock, parquet(tmp_path), "HR-0423", "'att'", rule)
+    assert error.field == "" and "needs it for its available_at" in error.detail
+    assert error.hint == "did you mean 'at'?"
+
+
 def assert_refused(log, clock, path, code, words, options=None):
     with pytest.raises(HeadraceError) as refused:
         import_file(log, "payments", path, clock=clock, options=options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -49,10 +50,10 @@ def why(asked: Aggregate, field: str, given: Sequence[object], **more: object) -
 
 
 def test_3_1_the_order_of_arrival_does_not_show() -> None:
-    events = [paid(i % 3, i, number=i * i, size=10.0 ** (i % 7)) for i in range(6)]
-    for asked in (sum(payments.size), mean(payments.size), std(payments.size), last_n(payments.number, 4), count()):
-        found = {str(ask(asked.lifetime(), order, T)) for order in itertools.permutations(events)}
-        assert len(found) == 1
+    events = [paid(i % 3, i, number=i * i, size=10.0 ** (i % 7)) for i in range(4)]
+    for asked in (sum(payments.size), std(payments.size), last_n(payments.number, 3)):
+        orders = [[replace(e, offset=i) for i, e in enumerate(order)] for order in itertools.permutations(events)]
+        assert len({str(ask(asked.lifetime(), order, T)) for order in orders}) == 1
 
 
 def test_3_2_integers_and_decimals_are_summed_exactly() -> None:

@@ -4,8 +4,8 @@ The kernel compiles once per machine because a view is not code to it but a `Pro
 edges (offsets from t at which windows begin and end) and outputs (a function of a column over a window), packed in one
 int64 array. `Items` are the rows it works on, `core/kernel/state.py` says in which order.
 
-Values are int64 words: integers, decimals in units, timestamps, booleans 0/1, codes of strings as they are; floats as their
-IEEE bits (`numpy.ndarray.view("int64")`). Outputs come back the same way.
+Values are int64 words: integers, decimals in units, timestamps, booleans 0/1, codes of strings as they are; floats as
+their IEEE bits (`numpy.ndarray.view("int64")`). Outputs come back the same way.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ColumnKind(enum.IntEnum):
 
 
 class Flag(enum.IntFlag):
-    """What an item asks. QUERY is answered before INSERT takes effect; OVERLAY: the row is the request of this query."""
+    """What an item asks. QUERY is answered before INSERT takes effect; OVERLAY: the row is this query's request."""
 
     INSERT = 1
     QUERY = 2
@@ -59,9 +59,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A window as the kernel sees it: (t - delay - width, t - delay]. width None: lifetime. calendar: index of the pair of
-    bounds that each query brings (low, high], for aligned windows; width and delay are then not read. overlaid: whether the
-    request itself, at t, lies inside (delay 0; not for `complete`)."""
+    """A window as the kernel sees it: (t - delay - width, t - delay]. width None: lifetime. calendar: index of the pair
+    of bounds that each query brings (low, high], for aligned windows; width and delay are then not read. overlaid:
+    whether the request itself, at t, lies inside (delay 0; not for `complete`)."""
 
     width: int | None = None
     delay: int = 0
@@ -71,7 +71,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """function of columns[column] over spans[span]; column None: of the events themselves. current: the request counts."""
+    """function of columns[column] over spans[span]; column None: of the events. current: the request counts."""
 
     function: Function
     span: int
@@ -87,13 +87,13 @@ class Items:
 
     key: int32, dense codes of the entity from 0 (two passes over one entity under different cuts are two codes).
     flags: uint8, of Flag. time: event time; of queries t; of updates the entry's. order, seq: the rest of the order key
-    after time: `order` sorts the ids (the id itself if int64, else its rank), `seq` (source, partition, offset) packed as
-    the caller likes, unique within a key. valid: bit c says columns[c] is not null. values: int64[rows, n], C order: one
-    row a column, then low and high of each calendar span. out: int64, the output row of a query, -1 elsewhere.
+    after time: `order` sorts the ids (the id itself if int64, else its rank), `seq` (source, partition, offset) packed
+    as the caller likes, unique within a key. valid: bit c says columns[c] is not null. values: int64[rows, n], C order:
+    one row a column, then low and high of each calendar span. out: int64, the output row of a query, -1 elsewhere.
 
     UPDATE: the entry (key, time, seq) gets from instant values[1] on the value values[2] in column values[0];
-    values[3] bit 0: it is not null, bit 1: forget what the entry's column held before. An update of an entry that is not
-    there does nothing. Needs at least four rows in `values`.
+    values[3] bit 0: it is not null, bit 1: forget what the entry's column held before. An update of an entry that is
+    not there does nothing. Needs at least four rows in `values`.
     """
 
     key: npt.NDArray[np.int32]
@@ -127,8 +127,8 @@ OUTPUT_FIELDS: Final = 8
 E_KIND, E_VALUE = range(2)
 EDGE_FIELDS: Final = 2
 EDGE_OFFSET, EDGE_CALENDAR = range(2)
-# Lane 0 of every entry is its time; a row of a key's directory of chunks begins with these words, then come the totals of
-# all prefixes before the chunk, then minimum and maximum of the chunk for every column that is asked for them.
+# Lane 0 of every entry is its time; a row of a key's directory of chunks begins with these words, then come the totals
+# of all prefixes before the chunk, then minimum and maximum of the chunk for every column that is asked for them.
 LANE_TIME: Final = 0
 D_OFFSET, D_CAPACITY, D_LENGTH, D_BEFORE, D_FIRST = range(5)
 DIRECTORY_FIXED: Final = 5
@@ -149,7 +149,7 @@ F_RATE: Final = FUNCTIONS[Function.RATE]
 F_SINCE_LAST: Final = FUNCTIONS[Function.SINCE_LAST]
 F_SINCE_FIRST: Final = FUNCTIONS[Function.SINCE_FIRST]
 F_LOOKUP: Final = FUNCTIONS[Function.LOOKUP]
-# Fixed point of floats (see wide.py): 128 bits for values declared to lie within 2**30, else 256; of squares always 256.
+# Fixed point of floats (see wide.py): 128 bits for values declared within 2**30, else 256; of squares always 256.
 COMPACT_UNIT: Final = -74
 WIDE_UNIT: Final = -128
 COMPACT_SQUARE_UNIT: Final = -148
@@ -164,9 +164,9 @@ _READ_BACK = _EXTREME | ORDERED | {Function.DISTINCT}  # functions that read val
 class Program:
     """The arrays, and where outputs lie. Built once a view; `code` is all that the kernel reads.
 
-    slots: words that a query's outputs take. slot[i], width[i]: where output i begins and how many words it has: 1; a SUM
-    of INT 2 (128 bits, low word first); LAST_N n + 1 (how many, then the values, oldest first). calendars: spans that need
-    bounds from the query. bytes_per_event: what a retained event costs, slack of half-filled chunks aside.
+    slots: words that a query's outputs take. slot[i], width[i]: where output i begins and how many words it has: 1; a
+    SUM of INT 2 (128 bits, low word first); LAST_N n + 1 (how many, then the values, oldest first). calendars: spans
+    that need bounds from the query. bytes_per_event: what a retained event costs, slack of half-filled chunks aside.
     """
 
     columns: tuple[Column, ...]

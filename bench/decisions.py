@@ -1,0 +1,118 @@
+"""Decisions in process: features, score, policy and a durable record, beside the disk's own sync; then recomputed.
+
+The handbook example's `payment` decision, its boosted trees trained on a week of the log: history is imported, the
+transactions that follow are decided one by one, each durable before it is answered. Every one of them is then
+recomputed from the log. Requests come as a caller has them, as mappings with texts; the time is that of the whole call.
+The disk's sync is measured on the same disk, before and after. Where the handbook's data is not on the machine, its
+simulated log is used, which `simulated` says. Over HTTP and against peers nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bench.bits import EXAMPLE, OPTIONS, find_data
+from bench.log import measure_sync
+from headrace.core.times import Instant
+from headrace.models.artifact import Scorer
+from headrace.models.inputs import matrix
+from headrace.runtime import training
+from headrace.runtime.project import Project, open_project
+
+DAY = dt.timedelta(days=1)
+TRAINED_DAYS, HISTORY_DAYS = (26, 33), 41  # labels of the week are known when the history ends
+DECISION, MODEL = "payment", "xgboost"
+WARM = 200  # decisions before the first that is measured
+
+
+def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
+    """The figures of BENCH `decisions` that do not need HTTP. Uses some 300 MB of the folder for temporary files."""
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-decisions-") as made:
+        folder = Path(made)
+        data, simulated = find_data(folder)
+        history, requests = _split(folder, pq.read_table(data), WARM + (1_000 if quick else 10_000))
+        syncs = 500 if quick else 3_000
+        before = measure_sync(folder, syncs)
+        project_folder = folder / "project"
+        project_folder.mkdir()
+        shutil.copy(EXAMPLE / "definitions.py", project_folder / "definitions.py")
+        with open_project(project_folder) as project:
+            project.apply()
+            project.import_file("transactions", history, options=OPTIONS)
+            score_us = _train_and_score(project, _day(history, 0), rows=2_000 if quick else 20_000)
+            decider = project.decider(DECISION)
+            spent = [_spent(lambda one=one: decider.decide(one)) for one in requests][WARM:]
+            report = project.replay_decisions(DECISION)
+        after = measure_sync(folder, syncs)
+    return {
+        "figures": {
+            "fsync_p50_ms": (before["fsync_p50_ms"] + after["fsync_p50_ms"]) / 2,
+            "fsync_p99_ms": max(before["fsync_p99_ms"], after["fsync_p99_ms"]),
+            "in_process_p50_ms": float(np.percentile(spent, 50)) * 1e3,
+            "in_process_p99_ms": float(np.percentile(spent, 99)) * 1e3,
+            "score_p99_us": score_us,
+            "decided": len(requests),
+            "replayed": report.compared,
+            "mismatched": report.mismatched,
+            "simulated": int(simulated),
+        }
+    }
+
+
+def _split(folder: Path, table: pa.Table, count: int) -> tuple[Path, list[dict[str, object]]]:
+    """(the file of what came before, the requests that follow)."""
+    at = table.column("tx_datetime").cast(pa.timestamp("us"))
+    end = pc.min(at).as_py().replace(hour=0, minute=0, second=0, microsecond=0) + HISTORY_DAYS * DAY
+    boundary = pa.scalar(end, pa.timestamp("us"))
+    history = folder / "history.parquet"
+    pq.write_table(table.filter(pc.less(at, boundary)), history)
+    asked = table.filter(pc.greater_equal(at, boundary)).slice(0, count).to_pylist()
+    return history, [_request(row) for row in asked]
+
+
+def _request(row: dict[str, object]) -> dict[str, object]:
+    at = row["tx_datetime"]
+    assert isinstance(at, dt.datetime)
+    return {
+        "transaction_id": row["transaction_id"],
+        "tx_datetime": at.replace(tzinfo=dt.UTC).isoformat(),
+        "customer_id": row["customer_id"],
+        "terminal_id": row["terminal_id"],
+        "tx_amount": f"{row['tx_amount']:.2f}",
+    }
+
+
+def _day(history: Path, day: int) -> Instant:
+    """The first instant of a day of the data."""
+    first = pc.min(pq.read_table(history, columns=["tx_datetime"]).column("tx_datetime")).as_py()
+    begin = first.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=dt.UTC) + day * DAY
+    return Instant(int(begin.timestamp()) * 1_000_000)
+
+
+def _train_and_score(project: Project, begin: Instant, *, rows: int) -> float:
+    """Trains and registers the model; the p99 of one row's score by it, in microseconds."""
+    first, end = (Instant(begin + day * 86_400_000_000) for day in TRAINED_DAYS)
+    t_label = Instant(begin + HISTORY_DAYS * 86_400_000_000)
+    made = training.build_training_set(project, MODEL, begin=first, end=end, t_label=t_label)
+    trained, _ = training.train_model(project, MODEL, made)
+    assert trained.artifact.trees is not None
+    scorer = Scorer(trained.artifact)
+    numbers = matrix(project.definitions.model(MODEL), made.table)[:rows].tolist()
+    scorer.one(numbers[0])
+    return float(np.percentile([_spent(lambda row=row: scorer.one(row)) for row in numbers], 99)) * 1e6
+
+
+def _spent(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
