@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bench import _perturbed as perturbed
@@ -65,6 +66,7 @@ EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "handbook"
 OPTIONS = ImportOptions(zone="UTC", ignore=("tx_fraud_scenario",), round=("tx_amount",))
 CHUNK = 1 << 15  # online answers held as Python objects at a time
 REQUESTS = (*TAKEN, Verdict.LATE)
+REASONS = pa.array([reason.name for reason in Reason])  # by their numbers
 TOLD_MAX = 20
 TOO_OLD = "HR-0541"
 
@@ -167,9 +169,11 @@ def as_it_is(folder: Path, table: pa.Table) -> Tally:
             "available": replay(plans, events, rows, kind=ReplayKind.AVAILABLE, reasons=True),
             "served": replay(plans, events, rows.with_cuts(cuts), kind=ReplayKind.SERVED, reasons=True),
         }
-        for place, answers in _one_at_a_time(project.log, state, topic, partition, views, tally):
-            for who, answered in replayed.items():
-                _compare_columns(tally, who, plans, answers, answered.slice(place, len(answers)), place)
+        for first, answers in _one_at_a_time(project.log, state, topic, partition, views, tally):
+            for place, plan in enumerate(plans):
+                online = _columns(plan.view, [answer[place] for answer in answers])
+                for who, answered in replayed.items():
+                    _compare_columns(tally, who, plan.view, online, answered.slice(first, len(answers)), first)
         assert tally.events == len(rows) == report.taken, "every transaction was asked"
     return tally
 
@@ -196,25 +200,47 @@ def _one_at_a_time(
         yield first, answers
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A feature's values as their 64 bits, 0 where null; which are null; the reasons."""
+
+    words: npt.NDArray[np.int64]
+    absent: npt.NDArray[np.bool_]
+    reasons: npt.NDArray[np.int64]
+
+
+def _columns(view: FeatureView, answers: Sequence[Answer]) -> list[Column]:
+    """What was published, by feature."""
+    patterns = {id(reasons): reasons for _, reasons in answers}  # few: most answers share one tuple
+    numbers = {key: number for number, key in enumerate(patterns)}
+    table = np.array([[int(reason) for reason in reasons] for reasons in patterns.values()], np.int64)
+    reasons = table[[numbers[id(said)] for _, said in answers]]
+    columns = []
+    for i, feature in enumerate(view.features):
+        words, absent = _bits([published[i] for published, _ in answers], feature.type)
+        columns.append(Column(words=words, absent=absent, reasons=reasons[:, i]))
+    return columns
+
+
 def _compare_columns(
-    tally: Tally, who: str, plans: Sequence[ViewPlan], answers: list[tuple[Answer, ...]], table: pa.Table, first: int
+    tally: Tally, who: str, view: FeatureView, online: Sequence[Column], table: pa.Table, first: int
 ) -> None:
     """By arrays, as there are tens of millions of values: equal bits, equal nulls, equal reasons."""
-    names = column_names(plans)
-    for place, plan in enumerate(plans):
-        for i, feature in enumerate(plan.view.features):
-            column = names[plan.view.name, feature.name]
-            mine, absent = _bits([answer[place][0][i] for answer in answers], feature.type)
-            theirs = table.column(column).combine_chunks()
-            null = theirs.is_null().to_numpy(zero_copy_only=False)
-            words = theirs.fill_null(0).to_numpy(zero_copy_only=False).view(np.int64)
-            said = np.array([int(answer[place][1][i]) for answer in answers])
-            reasons = np.array([Reason[text] for text in table.column(column + REASON_SUFFIX).to_pylist()])
-            wrong = np.flatnonzero((mine != words) | (absent != null) | (said != reasons))
-            tally.compared += len(answers)
-            for row in wrong.tolist():
-                online = f"{answers[row][place][0][i]!r} {answers[row][place][1][i].name}"
-                tally.differ(f"{who}: row {first + row}, {column}: online {online}, replay {theirs[row]}")
+    for feature, mine in zip(view.features, online, strict=True):
+        name = feature.name if feature.name in table.column_names else f"{view.name}.{feature.name}"
+        theirs = table.column(name).combine_chunks()
+        null = theirs.is_null().to_numpy(zero_copy_only=False)
+        words = theirs.fill_null(0).to_numpy(zero_copy_only=False).view(np.int64)
+        said = table.column(name + REASON_SUFFIX).combine_chunks()
+        reasons = pc.index_in(said, value_set=REASONS).to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero((mine.words != words) | (mine.absent != null) | (mine.reasons != reasons))
+        tally.compared += len(words)
+        for row in wrong.tolist():
+            online_said = f"{mine.words[row]:#x} {Reason(int(mine.reasons[row])).name}"
+            tally.differ(
+                f"{who}: row {first + row}, {view.name}.{feature.name}: online {online_said}, "
+                f"replay {words[row]:#x} {said[row]}"
+            )
 
 
 def _bits(values: Sequence[object], type: DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

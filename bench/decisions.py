@@ -31,6 +31,7 @@ from headrace.runtime.project import Project, open_project
 
 DAY = dt.timedelta(days=1)
 TRAINED_DAYS, HISTORY_DAYS = (26, 33), 41  # labels of the week are known when the history ends
+QUICK_TRAINED_DAYS, QUICK_HISTORY_DAYS = (1, 3), 10
 DECISION, MODEL = "payment", "xgboost"
 WARM = 200  # decisions before the first that is measured
 
@@ -40,7 +41,8 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-decisions-") as made:
         folder = Path(made)
         data, simulated = find_data(folder)
-        history, requests = _split(folder, pq.read_table(data), WARM + (1_000 if quick else 10_000))
+        trained, days = (QUICK_TRAINED_DAYS, QUICK_HISTORY_DAYS) if quick else (TRAINED_DAYS, HISTORY_DAYS)
+        history, requests = _split(folder, pq.read_table(data), days, WARM + (1_000 if quick else 10_000))
         syncs = 500 if quick else 3_000
         before = measure_sync(folder, syncs)
         project_folder = folder / "project"
@@ -49,7 +51,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
         with open_project(project_folder) as project:
             project.apply()
             project.import_file("transactions", history, options=OPTIONS)
-            score_us = _train_and_score(project, _day(history, 0), rows=2_000 if quick else 20_000)
+            score_us = _train_and_score(project, _first_day(history), trained, days, rows=2_000 if quick else 20_000)
             decider = project.decider(DECISION)
             spent = [_spent(lambda one=one: decider.decide(one)) for one in requests][WARM:]
             report = project.replay_decisions(DECISION)
@@ -69,10 +71,10 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
     }
 
 
-def _split(folder: Path, table: pa.Table, count: int) -> tuple[Path, list[dict[str, object]]]:
-    """(the file of what came before, the requests that follow)."""
+def _split(folder: Path, table: pa.Table, days: int, count: int) -> tuple[Path, list[dict[str, object]]]:
+    """(the file of the first days, the requests that follow)."""
     at = table.column("tx_datetime").cast(pa.timestamp("us"))
-    end = pc.min(at).as_py().replace(hour=0, minute=0, second=0, microsecond=0) + HISTORY_DAYS * DAY
+    end = pc.min(at).as_py().replace(hour=0, minute=0, second=0, microsecond=0) + days * DAY
     boundary = pa.scalar(end, pa.timestamp("us"))
     history = folder / "history.parquet"
     pq.write_table(table.filter(pc.less(at, boundary)), history)
@@ -92,17 +94,16 @@ def _request(row: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _day(history: Path, day: int) -> Instant:
-    """The first instant of a day of the data."""
+def _first_day(history: Path) -> Instant:
+    """The first instant of the data's first day."""
     first = pc.min(pq.read_table(history, columns=["tx_datetime"]).column("tx_datetime")).as_py()
-    begin = first.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=dt.UTC) + day * DAY
+    begin = first.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=dt.UTC)
     return Instant(int(begin.timestamp()) * 1_000_000)
 
 
-def _train_and_score(project: Project, begin: Instant, *, rows: int) -> float:
+def _train_and_score(project: Project, begin: Instant, trained_days: tuple[int, int], days: int, *, rows: int) -> float:
     """Trains and registers the model; the p99 of one row's score by it, in microseconds."""
-    first, end = (Instant(begin + day * 86_400_000_000) for day in TRAINED_DAYS)
-    t_label = Instant(begin + HISTORY_DAYS * 86_400_000_000)
+    first, end, t_label = (Instant(begin + day * 86_400_000_000) for day in (*trained_days, days))
     made = training.build_training_set(project, MODEL, begin=first, end=end, t_label=t_label)
     trained, _ = training.train_model(project, MODEL, made)
     assert trained.artifact.trees is not None

@@ -18,7 +18,7 @@ from headrace.runtime import training
 from headrace.runtime.project import open_project
 from headrace.schemas.define import ImportOptions
 
-OPTIONS = ImportOptions(zone="UTC", ignore=("tx_fraud_scenario",))
+OPTIONS = ImportOptions(zone="UTC", round=("tx_amount",), ignore=("tx_fraud_scenario",))
 BOOK = {"offline": (0.967, 0.880), "served": (0.868, 0.573)}
 DEFINITIONS = Path(__file__).with_name("leak_definitions.py")
 

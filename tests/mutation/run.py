@@ -30,8 +30,8 @@ from tests.mutation.targets import Target
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEED = 20_180_401  # of samples; fixed, so that a run depends on the code alone
 LIBRARIES = (
-    "numpy", "pyarrow", "pyarrow.parquet", "pyarrow.compute", "pyarrow.csv", "hypothesis", "msgspec", "apsw", "zoneinfo",
-    "fractions", "numba", "headrace.core.kernel.state",
+    "numpy", "pyarrow", "pyarrow.parquet", "pyarrow.compute", "pyarrow.csv", "hypothesis", "msgspec", "apsw",
+    "zoneinfo", "fractions", "numba", "headrace.core.kernel.state",
 )  # fmt: skip
 # What a mutant may take, times what the tests take unmutated: an endless loop is a killed mutant, not a hung run. The
 # processor's time is the strict one, as load does not change it; the wall's catches what waits for ever.

@@ -32,6 +32,8 @@ LINES_MAX = 10_000  # events of one append while producing: a second of work, a 
     metavar="RULE",
     help="event_time, event_time+1h, or column:NAME.",
 )
+@click.option("--round", "rounded", multiple=True, metavar="FIELD", help="A decimal whose floats may be rounded.")
+@click.option("--format", "form", type=click.Choice(["parquet", "csv", "ndjson"]), help="By the name unless told.")
 @click.option("--again", is_flag=True, help="Take a file that was imported before once more; known ids are left out.")
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="A column to leave aside.")
 @output_option
@@ -43,6 +45,8 @@ def import_events(
     maps: tuple[str, ...],
     zone: str | None,
     available_at: str,
+    rounded: tuple[str, ...],
+    form: str | None,
     again: bool,
     ignore: tuple[str, ...],
     output: str,
@@ -52,14 +56,20 @@ def import_events(
     if len(columns) < len(maps):
         raise click.BadParameter("expected FIELD=COLUMN", param_hint="--map")
     options = ImportOptions(
-        columns=columns, zone=zone, available_at=AvailableAt.parse(available_at), again=again, ignore=ignore
+        columns=columns,
+        zone=zone,
+        available_at=AvailableAt.parse(available_at),
+        round=rounded,
+        again=again,
+        ignore=ignore,
+        format=form,
     )
     with open_project(folder) as project, Bar(f"import {file.name}") as bar:
         report = project.import_file(topic, file, options=options, progress=bar)
     if output == "json":
         emit_json(report)
         return
-    figures = ("rows", "taken", "late", "duplicates", "conflicts", "ahead", "left_out")
+    figures = ("rows", "taken", "late", "duplicates", "conflicts", "ahead", "left_out", "rounded")
     click.echo(", ".join(f"{name} {getattr(report, name):,}" for name in figures))
 
 
