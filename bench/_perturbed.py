@@ -163,7 +163,7 @@ def draw(made: World, table: pa.Table, *, days: int, one_in: int, seed: int) -> 
     fraud = (table.column("tx_fraud").to_numpy()[place] != 0) | (random.random(count) < 0.08)
     time = np.where(random.random(count) < 0.3, time // TICK * TICK, time)  # ties
     late = random.random(count) < LATE
-    ahead = random.random(count) < 0.002
+    ahead = random.random(count) < 0.004
     arrival = time + np.where(late, random.integers(0, LATE_BY, count), random.integers(0, 5 * MINUTE, count))
     arrival = np.where(ahead, time - TICK, arrival)
     imported = time < begin + IMPORTED_DAYS * DAY

@@ -28,7 +28,7 @@ settings.register_profile(
     "mutation",
     settings.get_profile("headrace"),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    max_examples=25,
+    max_examples=15,
 )
 settings.load_profile("headrace")
 

@@ -2,7 +2,7 @@
 
 Where it is declared honestly the leak is refused. To show what it would cost, the same file is imported into a topic that
 claims its `tx_fraud` is known with the transaction: the model is trained on that, and scored once on such features (how
-it looks offline) and once on what would really have been known (how it is served).
+it looks offline) and once on the same windows as far as they can be known, a week late (how it is served).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same terminal features twice: over a column that claims to be known at once, and over what is known so far."""
+"""The same terminal features twice: over a column that claims to be known at once, and as they can be known, a week late."""
 
 import headrace as hr
 
@@ -23,16 +23,23 @@ def _topic(name, fraud):
     )
 
 
-def _views(topic, **known):
+def _views(topic, delay):
     """A transaction's own fraud is never among what is known of it, so it is not counted."""
-    fraud = topic["tx_fraud"]
-    amount = hr.mean(topic["tx_amount"]).over(*DAYS)
-    counts = hr.count(current=False).over(*DAYS)
-    rates = hr.rate(fraud, current=False, **known).over(*DAYS, delay="0s", empty=0)
     customer = hr.FeatureView(
-        f"{topic.name}_customer", entity="customer_id", source=topic, features=[hr.count().over(*DAYS), amount]
+        f"{topic.name}_customer",
+        entity="customer_id",
+        source=topic,
+        features=[hr.count().over(*DAYS), hr.mean(topic["tx_amount"]).over(*DAYS)],
     )
-    terminal = hr.FeatureView(f"{topic.name}_terminal", entity="terminal_id", source=topic, features=[counts, rates])
+    terminal = hr.FeatureView(
+        f"{topic.name}_terminal",
+        entity="terminal_id",
+        source=topic,
+        features=[
+            hr.count(current=False).over(*DAYS, delay=delay),
+            hr.rate(topic["tx_fraud"], current=False).over(*DAYS, delay=delay, empty=0),
+        ],
+    )
     return customer, terminal
 
 
@@ -51,7 +58,7 @@ claimed_at_once = hr.field(hr.boolean)
 known_after_a_week = hr.field(hr.boolean, available_after="7d")
 
 claimed = _topic("claimed", claimed_at_once)
-claimed_customer, claimed_terminal = _views(claimed)
+claimed_customer, claimed_terminal = _views(claimed, delay="0s")
 outcomes = hr.Topic(
     "claimed_outcomes",
     key="transaction_id",
@@ -65,5 +72,5 @@ outcome = hr.Label(
 claimed_model = _model(claimed, outcome, claimed_customer, claimed_terminal)
 
 honest = _topic("honest", known_after_a_week)
-honest_customer, honest_terminal = _views(honest, known="so_far")
+honest_customer, honest_terminal = _views(honest, delay="7d")
 honest_model = _model(honest, honest.tx_fraud, honest_customer, honest_terminal)

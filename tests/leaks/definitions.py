@@ -574,4 +574,22 @@ scored = [
     ),
 ]
 
+elsewhere = orders_with(cost=schema.decimal(12, 2))
+scored += [
+    Pair(
+        name="another object of the topic's name, as a model's input",
+        leaky=model(orders.amount, elsewhere.cost),
+        honest=model(orders_with().amount),
+        why=DefinitionError,
+        path=("orders.cost",),
+    ),
+    Pair(
+        name="another object of the topic's name, in a rule",
+        leaky=policy(lambda: decline_if(elsewhere.cost > 5, reason="DEAR")),
+        honest=policy(lambda: decline_if(orders_with().amount > 5, reason="DEAR")),
+        why=DefinitionError,
+        path=("orders.cost",),
+    ),
+]
+
 PAIRS = [*late_column, *late_window, *late_by_the_side, *labels, *scored]

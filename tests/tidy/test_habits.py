@@ -15,11 +15,11 @@ def mock(module: Module) -> Iterator[str]:
             yield f"{module.path}:{one.line} imports {one.name}: use the real part, or a fake from headrace.testing"
     for node in ast.walk(module.tree):
         match node:
-            # A limit lowered for a test, by its name and to a number, replaces no part.
+            # A bound lowered for a test, by its name and to a number, replaces no part.
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id="monkeypatch"), attr="setattr"),
-                args=[ast.Constant(value=str(name)), ast.Constant()],
-            ) if name.rpartition(".")[2].isupper():
+                args=[ast.Constant(value=str(name)), ast.Constant(value=int() | float() as bound)],
+            ) if name.rpartition(".")[2].isupper() and not isinstance(bound, bool):
                 continue
             case ast.Call(func=ast.Attribute(value=ast.Name(id="monkeypatch"), attr="setattr" | "setitem" | "delattr")):
                 yield f"{module.path}:{node.lineno} patches what runs: pass the part in"
@@ -28,17 +28,60 @@ def mock(module: Module) -> Iterator[str]:
 
 
 def broad_except(module: Module) -> Iterator[str]:
-    """Only the boundaries catch everything. Elsewhere a handler that ends in a bare `raise` catches nothing."""
+    """Only the boundaries catch everything. Elsewhere a handler that always ends in a bare `raise` catches nothing."""
     inside = module.inside
-    if inside.endswith("run.py") or inside.startswith(("cli/", "api/")):
+    if inside.endswith("/run.py") or inside.startswith(("cli/", "api/")):
         return
     for node in ast.walk(module.tree):
-        if not isinstance(node, ast.ExceptHandler):
-            continue
-        caught = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type else {"BaseException"}
-        last = node.body[-1]
-        if caught & {"Exception", "BaseException"} and not (isinstance(last, ast.Raise) and last.exc is None):
-            yield f"{module.path}:{node.lineno} catches everything: name the errors; boundaries are run.py, cli/, api/"
+        match node:
+            case ast.ExceptHandler():
+                caught = node.type is None or _is_broad(node.type)
+                if caught and not _raises_again(node.body):
+                    yield f"{module.path}:{node.lineno} catches everything: name the errors; {BOUNDARIES}"
+            case ast.Call(func=ast.Name(id="suppress") | ast.Attribute(attr="suppress"), args=errors):
+                if any(_is_broad(error) for error in errors):
+                    yield f"{module.path}:{node.lineno} suppresses everything: name the errors; {BOUNDARIES}"
+
+
+BOUNDARIES = "boundaries are run.py, cli/, api/"
+
+
+def _is_broad(caught: ast.expr) -> bool:
+    names = (n.id if isinstance(n, ast.Name) else getattr(n, "attr", "") for n in ast.walk(caught))
+    return any(name in ("Exception", "BaseException") for name in names)
+
+
+def _raises_again(body: list[ast.stmt]) -> bool:
+    """Its last statement is a bare `raise`, and none before it leaves the handler another way."""
+    last = body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None and not any(_leaves(part) for part in body[:-1])
+
+
+def _leaves(node: ast.AST, *, loop: bool = False) -> bool:
+    match node:
+        case ast.Return():
+            return True
+        case ast.Break() | ast.Continue():
+            return not loop
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+            return False
+    loop = loop or isinstance(node, ast.For | ast.AsyncFor | ast.While)
+    return any(_leaves(child, loop=loop) for child in ast.iter_child_nodes(node))
+
+
+# Who may ask the environment: the kernel's cache for its folder, and the command line, which hands values on.
+ENVIRONMENT_READERS = ("core/kernel/cache.py", "cli/")
+
+
+def environment_read(module: Module) -> Iterator[str]:
+    if module.inside.startswith(ENVIRONMENT_READERS):
+        return
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="os"), attr="environ" | "environb" | "getenv" | "getenvb" as name):
+                yield f"{module.path}:{node.lineno} reads os.{name}: pass the value in"
+            case ast.ImportFrom(module="os", names=names) if any("env" in one.name for one in names):
+                yield f"{module.path}:{node.lineno} imports the environment from os: pass the value in"
 
 
 def no_docstring(module: Module) -> Iterator[str]:
@@ -87,6 +130,10 @@ def test_only_boundaries_catch_everything() -> None:
     expect_none(violations(broad_except))
 
 
+def test_the_environment_is_read_in_its_places() -> None:
+    expect_none(violations(environment_read))
+
+
 def test_every_file_says_what_it_is() -> None:
     expect_none(violations(no_docstring))
 
@@ -110,6 +157,9 @@ def test_a_mock_is_found() -> None:
     assert found(mock, "def test(mocker): ...")
     assert found(mock, "def test(monkeypatch):\n    monkeypatch.setattr('a.b', lambda: 1)")
     assert found(mock, "def test(monkeypatch):\n    monkeypatch.setattr('a.LIMIT', 4)") == []
+    assert found(mock, "def test(monkeypatch):\n    monkeypatch.setattr('a.LIMIT_S', 0.5)") == []
+    for value in ("None", "'text'", "True", "four"):
+        assert found(mock, f"def test(monkeypatch):\n    monkeypatch.setattr('a.LIMIT', {value})"), value
     assert found(mock, "def test(monkeypatch):\n    monkeypatch.setenv('A', 'b')") == []
 
 
@@ -120,6 +170,21 @@ def test_a_broad_except_is_found() -> None:
         assert found(broad_except, text, path="src/headrace/log/run.py") == []
         assert found(broad_except, text.replace("pass", "undo()\n    raise")) == []
     assert found(broad_except, "try:\n    a()\nexcept ValueError:\n    pass") == []
+    for way_out in ("if b:\n        return", "while b:\n        return"):
+        assert found(broad_except, f"try:\n    a()\nexcept Exception:\n    {way_out}\n    raise"), way_out
+    inner = "for b in c:\n        if b:\n            continue\n        undo(b)"
+    assert found(broad_except, f"try:\n    a()\nexcept Exception:\n    {inner}\n    raise") == []
+    assert found(broad_except, "for b in c:\n  try:\n    a()\n  except Exception:\n    if b: continue\n    raise")
+    assert found(broad_except, "with contextlib.suppress(Exception):\n    a()")
+    assert found(broad_except, "with suppress(OSError):\n    a()") == []
+    assert found(broad_except, "try:\n    a()\nexcept builtins.Exception:\n    pass")
+    assert found(broad_except, "try:\n    a()\nexcept Exception:\n    pass", path="src/headrace/log/prerun.py")
+
+
+def test_a_read_of_the_environment_is_found() -> None:
+    for text in ("os.environ['A']", "'A' in os.environ", "os.getenv('A')", "from os import environ"):
+        assert found(environment_read, text), text
+        assert found(environment_read, text, path="src/headrace/cli/main.py") == []
 
 
 def test_a_file_without_docstring_is_found() -> None:

@@ -40,8 +40,11 @@ def is_pure(module: Module) -> bool:
 
 
 def impure_import(module: Module) -> Iterator[str]:
-    if not is_pure(module):
-        return
+    if is_pure(module):
+        yield from _impure_import(module)
+
+
+def _impure_import(module: Module) -> Iterator[str]:
     for one in imports(module):
         top = one.name.partition(".")[0]
         foreign = top not in sys.stdlib_module_names and top not in (*PURE_LIBRARIES, "headrace")
@@ -50,8 +53,11 @@ def impure_import(module: Module) -> Iterator[str]:
 
 
 def impure_call(module: Module) -> Iterator[str]:
-    if not is_pure(module):
-        return
+    if is_pure(module):
+        yield from _impure_call(module)
+
+
+def _impure_call(module: Module) -> Iterator[str]:
     for node in ast.walk(module.tree):
         if not isinstance(node, ast.Call):
             continue
@@ -69,6 +75,31 @@ def impure_call(module: Module) -> Iterator[str]:
                 ["numpy", "random"],
             ):
                 yield f"{module.path}:{node.lineno} draws randomness: pass the values in"
+
+
+def impurely_borrowed(sources: tuple[Module, ...]) -> Iterator[str]:
+    """What a pure file imports of its own slice is pure too, and what that imports: a split moves no clock out of
+    sight. The kernel, which compiles, and ports, which only say what others do, end the walk."""
+    known = {module.name: module for module in sources}
+    waiting = [(module, module.path) for module in sources if is_pure(module)]
+    seen = {module.path for module, _ in waiting}
+    while waiting:
+        module, of = waiting.pop()
+        for one in imports(module):
+            target = known.get(one.name) or known.get(one.name.rpartition(".")[0])
+            if (
+                one.typing
+                or target is None
+                or target.path in seen
+                or target.inside.endswith(("/port.py", "__init__.py"))
+            ):
+                continue
+            if target.inside.startswith("core/kernel/"):
+                continue
+            seen.add(target.path)
+            waiting.append((target, of))
+            for one_more in (*_impure_import(target), *_impure_call(target)):
+                yield f"{one_more} ({of} imports it)"
 
 
 def misplaced_library(module: Module) -> Iterator[str]:
@@ -167,6 +198,10 @@ def test_pure_files_call_nothing_impure() -> None:
     expect_none(violations(impure_call))
 
 
+def test_what_pure_files_import_is_pure() -> None:
+    expect_none(impurely_borrowed(modules("src/headrace/")))
+
+
 def test_libraries_stay_in_their_places() -> None:
     expect_none(violations(misplaced_library))
 
@@ -201,6 +236,15 @@ def test_an_impure_call_is_found() -> None:
     for text in ("open('x')", "dt.datetime.now()", "datetime.utcnow()", "date.today()", "np.random.default_rng(1)"):
         assert found(impure_call, text), text
     assert found(impure_call, "log.open('x')\ndt.datetime.fromisoformat('x')") == []
+
+
+def test_an_impure_import_behind_a_pure_file_is_found() -> None:
+    define = Module.of("src/headrace/log/define.py", "from headrace.log.rows import f")
+    rows = Module.of("src/headrace/log/rows.py", "from headrace.log.clock import f")
+    clock = Module.of("src/headrace/log/clock.py", "import time")
+    assert list(impurely_borrowed((define, rows, clock)))
+    assert not list(impurely_borrowed((rows, clock)))
+    assert not list(impurely_borrowed((define, rows)))
 
 
 def test_a_misplaced_library_is_found() -> None:

@@ -16,7 +16,7 @@ from headrace.core import schema
 from headrace.core.errors import DefinitionError
 from headrace.core.expr import Expr, Operand, Reference, Source, describe, references, to_expr
 from headrace.core.times import Duration
-from headrace.features.define import Feature
+from headrace.features.define import Feature, check_declared
 from headrace.log.define import Topic
 from headrace.models.define import Model, check_known, view_names
 
@@ -255,6 +255,8 @@ def _check_request(decision: Decision) -> None:
             f"decision {decision.name!r}: model {decision.model.name!r} scores topic {decision.model.topic!r}",
             detail=f"expected a model of the request's topic, {topic.name!r}",
         )
+    for one in () if decision.model is None else decision.model.inputs:
+        check_declared(f"decision {decision.name!r}: input {one.name!r}", one.expr, topic)
 
 
 def _check_policy(decision: Decision) -> None:
@@ -286,6 +288,7 @@ def _check_policy(decision: Decision) -> None:
 def _check_condition(decision: Decision, index: int, rule: Rule, condition: Expr) -> None:
     where = f"decision {decision.name!r}: rule {index}"
     check_known(where, condition, (decision.name,))
+    check_declared(where, condition, decision.request)
     for reference in rule.reads:
         match reference.source:
             case Source.FIELD if reference.owner != decision.request.name:

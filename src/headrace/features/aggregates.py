@@ -223,7 +223,7 @@ def _aggregate(
     if not 1 <= n <= 64:
         raise DefinitionError("HR-0139", f"last_n of {n}", detail="expected 1 to 64")
     for part in (value, predicate):
-        # topic.id, .key, .event_time and .name are what the topic says of itself: text, which would be aggregated as such
+        # topic.id, .key, .event_time and .name are what the topic says of itself: text, and would be aggregated as such
         if isinstance(part, Literal) and isinstance(part.value, (str, bool)):
             raise DefinitionError(
                 "HR-0113",

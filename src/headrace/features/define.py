@@ -417,8 +417,7 @@ def _leak(message: str, path: tuple[str, ...], *, hint: str) -> LeakError:
 
 
 def _check_owned(where: str, expr: Expr, owner: str, names: Sequence[str], topics: Sequence[Topic]) -> None:
-    """What an expression reads is the owner's, and as the topics in use declare it: another object of a topic's name
-    may not say that a column is less late."""
+    """What an expression reads is the owner's, and as the topics in use declare it."""
     for reference in references(expr):
         if reference.source not in (Source.FIELD, Source.LABEL):
             raise DefinitionError(
@@ -434,16 +433,24 @@ def _check_owned(where: str, expr: Expr, owner: str, names: Sequence[str], topic
                 detail=f"there is: {', '.join(names)}",
                 hint="give the view that topic as its source, or several by hr.Sources(...)",
             )
-        for topic in topics:
-            if reference.source is Source.FIELD and reference.owner == topic.name:
-                declared = topic[reference.name]
-                if (reference.type, reference.availability) != (declared.type, declared.availability):
-                    raise DefinitionError(
-                        "HR-0136",
-                        f"{where} reads {reference.path!r} of another definition of topic {topic.name!r}",
-                        detail=f"there it is {_said(reference)}, in the view's source {_said(declared)}",
-                        hint="take the field from the topic that is the source",
-                    )
+    for topic in topics:
+        check_declared(where, expr, topic)
+
+
+def check_declared(where: str, expr: Expr, topic: Topic) -> None:
+    """What an expression reads of a topic is as the topic in use declares it: another object of the same name may not
+    say that a column is less late. where: kind and name of what reads it. Raises: DefinitionError HR-0106, HR-0136."""
+    for reference in references(expr):
+        if reference.source is not Source.FIELD or reference.owner != topic.name:
+            continue
+        declared = topic[reference.name]
+        if (reference.type, reference.availability) != (declared.type, declared.availability):
+            raise DefinitionError(
+                "HR-0136",
+                f"{where} reads {reference.path!r} of another definition of topic {topic.name!r}",
+                detail=f"there it is {_said(reference)}, in the topic that is read {_said(declared)}",
+                hint="take the field from the topic that is used here",
+            )
 
 
 def _said(field: Reference) -> str:

@@ -17,7 +17,7 @@ from headrace.core.errors import DefinitionError, LeakError, MaturityError
 from headrace.core.expr import Call, Expr, Named, Operand, Reference, Source, describe, references, to_expr
 from headrace.core.schema import DataType, Kind
 from headrace.core.times import Duration
-from headrace.features.define import Feature, FeatureView, Label
+from headrace.features.define import Feature, FeatureView, Label, check_declared
 from headrace.log.define import Topic
 
 Setting = bool | int | float | str | None
@@ -97,6 +97,9 @@ class Model:
         put(self, "name", name)
         put(self, "topic", _origin(name, label))
         put(self, "inputs", _inputs(name, self.topic, features))
+        for one in self.inputs:
+            if isinstance(label, Label):
+                check_declared(f"model {name!r}: input {one.name!r}", one.expr, label.of)
         put(self, "label", label)
         put(self, "trainer", trainer)
         put(self, "description", description)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import decimal
 import random
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from headrace.testing.generate import Story
 from headrace.testing.oracles import Event, Owners
 from headrace.testing.questions import (
     NOWHERE,
+    REQUESTS,
     Answer,
     Kind,
     Question,
@@ -314,6 +316,8 @@ def as_batch(story: Story, events: Sequence[Event]) -> pa.RecordBatch:
 def replayed(story: Story, asked: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:
     """Every question, answered by replays of the whole log: each view's, requests and others apart."""
     events = Events(story.topics.values(), tables(story))
+    requests = Counter(e.id for e in story.events if e.topic == story.requests and e.verdict in REQUESTS)
+    alone = {id for id, count in requests.items() if count == 1} if story.main.id is not None else set()
     for view in story.views:
         mine = [q for q in asked if q.view == view.name]
         for kind in ReplayKind:
@@ -321,7 +325,9 @@ def replayed(story: Story, asked: Sequence[Question]) -> Iterator[tuple[Question
             logged = [q for q in some if q.request is not None and q.request.partition.index != NOWHERE[0]]
             others = [q for q in some if q.request is None]
             never = [q for q in some if q.request is not None and q.request.partition.index == NOWHERE[0]]
-            for group, rows in ((logged, _logged), (others, _plain), (never, _hypothetical)):
+            named = [q for q in logged if q.position % 2 and q.request is not None and q.request.id in alone]
+            placed = [q for q in logged if q not in named]
+            for group, rows in ((placed, _logged), (named, _named), (others, _plain), (never, _hypothetical)):
                 if group:
                     yield from zip(
                         group, _replay(story, view, events, rows(story, view, events, group), kind), strict=True
@@ -351,6 +357,14 @@ def _logged(story: Story, view: FeatureView, events: Events, asked: Sequence[Que
     place = {partition: int(start) for partition, start in zip(topic.partitions, topic.starts[:-1], strict=True)}
     rows = [place[q.request.partition] + q.request.offset for q in asked if q.request is not None]
     return replace(Rows.at(topic, np.array(rows, np.int64)), cuts=Cuts.of([q.cut for q in asked]))
+
+
+def _named(story: Story, view: FeatureView, events: Events, asked: Sequence[Question]) -> Rows:
+    """By their ids alone, as a caller has them."""
+    topic = story.main
+    assert topic.id is not None
+    ids = pa.array([q.request.id for q in asked if q.request is not None], topic.schema[topic.id].type.arrow)
+    return Rows.of(events, pa.table({topic.id: ids}), request=topic.name, cuts=Cuts.of([q.cut for q in asked]))
 
 
 def _plain(story: Story, view: FeatureView, events: Events, asked: Sequence[Question]) -> Rows:

@@ -143,7 +143,7 @@ def test_a_field_of_another_definition_of_the_topic_is_refused() -> None:
     other = Topic(
         "loans", key="person", fields={"person": schema.string, "arrears": schema.int64, "extra": schema.int64}
     )
-    with pytest.raises(DefinitionError, match="known at once, in the view's source int64, known 10d later"):
+    with pytest.raises(DefinitionError, match="known at once, in the topic that is read int64, known 10d later"):
         feature(sum(other.arrears).over("1d"))
     with pytest.raises(DefinitionError, match="HR-0106"):
         feature(sum(other.extra).over("1d"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace.core.schema as types
@@ -16,6 +16,7 @@ from headrace.core.times import Duration, Instant
 from headrace.log.define import Clock, Topic
 from headrace.log.plan import NEVER, Judge, Judged
 from headrace.log.port import SYSTEM_COLUMNS, Verdict
+from tests.examples import examples
 
 DAY = 86_400_000_000
 MINUTE = 60_000_000
@@ -108,7 +109,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(STEPS, st.booleans(), st.sampled_from(list(Clock)), st.sampled_from([types.int64, types.string]))
 def test_verdicts_are_those_of_the_naive_judge(steps, request_topic, clock, id_type):
     made = topic(id_type, clock=clock)
@@ -135,7 +136,7 @@ def test_verdicts_are_those_of_the_naive_judge(steps, request_topic, clock, id_t
             judge.restore(log)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(STEPS, ROWS, ROWS, st.booleans())
 def test_an_import_leaves_out_every_id_the_topic_knows(steps, first, second, restart):
     made = topic()
@@ -229,7 +230,7 @@ def test_the_payload_is_the_same_before_and_after_a_field_is_added():
     assert judge.live(0, [(1, 2.0, "said")], Instant(6)).verdicts.tolist() == [Verdict.CONFLICT]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(
         st.tuples(

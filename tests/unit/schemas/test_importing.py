@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace.core.schema as types
@@ -24,6 +24,7 @@ from headrace.schemas.define import IMPORTS
 from headrace.schemas.importing import import_file
 from headrace.testing.clocks import ManualClock
 from headrace.testing.fakes import MemoryLog
+from tests.examples import examples
 
 NOW = "2026-06-01T00:00:00Z"
 PAYMENTS = Topic(
@@ -344,7 +345,7 @@ class StoppedError(Exception):
     pass
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(st.lists(st.integers(0, 6), max_size=4), st.integers(1, 5))
 def test_a_broken_import_goes_on_to_the_same_result(tmp_path_factory, stops, chunk):
     rows = [(i * 7 % 23, "c", i * 5 % 17, "1.00", None, None, None) for i in range(23)] + ROWS[:1]

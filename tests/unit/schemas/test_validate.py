@@ -8,7 +8,7 @@ import decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace.core.schema as types
@@ -16,6 +16,7 @@ from headrace.core.codec import batch_to_rows
 from headrace.core.errors import DefinitionError, SchemaError
 from headrace.log.define import Topic
 from headrace.schemas import validate_batch, validate_rows, validator
+from tests.examples import examples
 
 D = decimal.Decimal
 APPLICATIONS = Topic(
@@ -256,7 +257,7 @@ TEXT_INSTANTS = st.sampled_from(
 REALS = st.floats() | st.integers(-(2**70), 2**70)
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(
     st.sampled_from(["s", "i", "x", "m", "at"]).flatmap(
         lambda name: st.tuples(
