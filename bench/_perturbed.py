@@ -50,8 +50,7 @@ class World:
 
 
 def world() -> World:
-    """`customer` and `terminal` are those of examples/handbook/definitions.py over a topic that allows for the
-    mischief."""
+    """The example's topic, in three partitions and with less patience; what becomes known comes as other topics."""
     tx = Topic(
         "transactions",
         key="customer_id",
@@ -86,7 +85,18 @@ def world() -> World:
     )
     window = {"of": tx, "source": frauds, "on": "transaction_id", "within": "5d", "grace": "2d"}
     reported, loss = Label("reported", **window), Label("loss", value=frauds.loss, **window)
-    views = (
+    return World(
+        transactions=tx,
+        truths=truths,
+        frauds=frauds,
+        labels={"reported": reported, "loss": loss},
+        views=_views(tx, reported, loss),
+    )
+
+
+def _views(tx: Topic, reported: Label, loss: Label) -> tuple[FeatureView, ...]:
+    """`customer` and `terminal` are those of examples/handbook/definitions.py."""
+    return (
         FeatureView(
             "customer",
             entity="customer_id",
@@ -132,9 +142,6 @@ def world() -> World:
                 hr.count(where=tx.tx_fraud).over("30d", delay="8d").named("frauds_30d"),
             ],
         ),
-    )
-    return World(
-        transactions=tx, truths=truths, frauds=frauds, labels={"reported": reported, "loss": loss}, views=views
     )
 
 

@@ -63,8 +63,12 @@ def handbook(table: pa.Table) -> tuple[View, View]:
     fraud = Column(kind=ColumnKind.INT, bits=1, always=True)
     near = tuple(Span(width=days * DAY) for days in (1, 7, 30))
     far = tuple(Span(width=days * DAY, delay=7 * DAY, overlaid=False) for days in (1, 7, 30))
-    means = [Output(function=f, span=s, column=c) for s in range(3) for f, c in ((Function.COUNT, None), (Function.MEAN, 0))]
-    rates = [Output(function=f, span=s, column=c) for s in range(3) for f, c in ((Function.COUNT, None), (Function.RATE, 0))]
+    means = [
+        Output(function=f, span=s, column=c) for s in range(3) for f, c in ((Function.COUNT, None), (Function.MEAN, 0))
+    ]
+    rates = [
+        Output(function=f, span=s, column=c) for s in range(3) for f, c in ((Function.COUNT, None), (Function.RATE, 0))
+    ]
     customers = View(program=build((amount,), near, tuple(means)), entity="customer_id", value="amount", overlay=True)
     terminals = View(program=build((fraud,), far, tuple(rates)), entity="terminal_id", value="fraud", overlay=False)
     return customers, terminals
@@ -218,5 +222,7 @@ def first_compile() -> float:
     )
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         environment = os.environ | {"HEADRACE_CACHE_DIR": folder}
-        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
     return float(done.stdout)

@@ -39,7 +39,9 @@ def instant(days_ago: float = 0.0) -> str:
     return (dt.datetime.now(dt.UTC) - dt.timedelta(days=days_ago)).isoformat()
 
 
-def order(id: str, customer: int = 1, *, at: str | None = None, amount: object = "12.50", **more: object) -> dict:  # type: ignore[type-arg]
+def order(
+    id: str, customer: int = 1, *, at: str | None = None, amount: object = "12.50", **more: object
+) -> dict[str, object]:
     return {"order": id, "customer": customer, "amount": amount, "at": at or instant(), **more}
 
 

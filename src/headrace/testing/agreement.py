@@ -325,8 +325,9 @@ def replayed(story: Story, asked: Sequence[Question]) -> Iterator[tuple[Question
             logged = [q for q in some if q.request is not None and q.request.partition.index != NOWHERE[0]]
             others = [q for q in some if q.request is None]
             never = [q for q in some if q.request is not None and q.request.partition.index == NOWHERE[0]]
-            named = [q for q in logged if q.position % 2 and q.request is not None and q.request.id in alone]
-            placed = [q for q in logged if q not in named]
+            by_id = [q.position % 2 == 1 and q.request is not None and q.request.id in alone for q in logged]
+            named = [q for q, yes in zip(logged, by_id, strict=True) if yes]
+            placed = [q for q, yes in zip(logged, by_id, strict=True) if not yes]
             for group, rows in ((placed, _logged), (named, _named), (others, _plain), (never, _hypothetical)):
                 if group:
                     yield from zip(

@@ -116,6 +116,37 @@ def test_a_request_lies_in_windows_without_delay_that_are_not_complete() -> None
     assert [span.calendar for span in made.program.spans] == [None, None, None, 0, 1]
 
 
+def test_a_lifetime_that_waits_holds_no_request() -> None:
+    made = plan(hr.count().lifetime(delay="1s").named("n"))
+    assert made.program.spans[0].overlaid is False and made.program.spans[0].delay == 1_000_000
+    assert made.spans_bounds(np.array([1, 2])).shape == (0, 2) and made.bounds_row(1) == []
+    calendar = plan(hr.count().aligned("day").named("d"))
+    assert calendar.spans_bounds(np.array([], np.int64)).shape == (2, 0)
+
+
+def test_each_source_fills_a_column_by_its_own_expression() -> None:
+    names = {"customer": schema.string, "back": schema.decimal(12, 2), "n": schema.int64, "at": schema.timestamp}
+    refunds = Topic("refunds", key="customer", event_time="at", fields=names)
+    both = hr.Sources(
+        payments.emit(customer=payments.customer, delta=payments.amount.named("paid"), n=payments.small),
+        refunds.emit(customer=refunds.customer, delta=-refunds.back, n=refunds.n),
+    )
+    made = plan(
+        hr.sum(both.delta.named("d"), where=(both.n > 0).named("some")).over("1d"),
+        hr.max(both.n).over("1d"),
+        source=both,
+    )
+    assert [one.bits for one in made.program.columns] == [40, 63]  # the widest of the sources
+    first, second = made.source("payments"), made.source("refunds")
+    assert first is made.sources[0] and second is made.sources[1] and made.source("others") is None
+    assert (first.index, second.index) == (0, 1) and first.fields == {"customer", "amount", "small"}
+    row = {"customer": "a", "amount": 250, "small": 3}
+    assert first.columns_row([row.get(name) for name in payments.schema.names], {}) == (0b11, [250, 3])
+    assert second.columns_row(["a", 100, 3, 0], {}) == (0b11, [-100, 3])
+    assert second.columns_row(["a", 100, 0, 0], {}) == (0b10, [0, 0])
+    assert made.publisher is made.publisher and made.publisher.publish_row([0] * made.program.slots, bytes(2))
+
+
 @pytest.mark.parametrize("unit", ["10s", "1m", "hour", "day", "week", "month", "year"])
 @pytest.mark.parametrize("tz", ["UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu"])
 def test_bounds_of_many_instants_are_those_of_each(unit, tz) -> None:

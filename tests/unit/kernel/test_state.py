@@ -11,14 +11,25 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from headrace.core.aggregate import Function as F
+from headrace.core.aggregate import Function
 from headrace.core.aggregate import Reason
 from headrace.core.kernel.program import Column, ColumnKind, Flag, Items, Output, Program, Span, build
 from headrace.core.kernel.state import KeyedState, replay
 from headrace.core.kernel.words import PLAIN
 
-NUMERIC = (F.SUM, F.MEAN, F.MIN, F.MAX, F.VARIANCE, F.DEVIATION, F.FIRST, F.LAST, F.LAST_N, F.DISTINCT)
-EVENT = (F.COUNT, F.SINCE_LAST, F.SINCE_FIRST)
+NUMERIC = (
+    Function.SUM,
+    Function.MEAN,
+    Function.MIN,
+    Function.MAX,
+    Function.VARIANCE,
+    Function.DEVIATION,
+    Function.FIRST,
+    Function.LAST,
+    Function.LAST_N,
+    Function.DISTINCT,
+)
+EVENT = (Function.COUNT, Function.SINCE_LAST, Function.SINCE_FIRST)
 STEP = 10  # between two instants; small, so that many events tie
 SEEDS = int(os.environ.get("HEADRACE_STATE_SEEDS", "3" if PLAIN else "40"))
 
@@ -73,40 +84,40 @@ def reference(program: Program, output: Output, rows: list[Row], request: Row | 
         taken = [(time, value) for time, value in taken if value is not None]
     function, n = output.function, len(taken)
     width = program.width[program.outputs.index(output)]
-    if function is F.COUNT:
+    if function is Function.COUNT:
         return [n], Reason.VALUE
     if n == 0:
         return [0] * width, Reason.EMPTY
-    if function in (F.SINCE_LAST, F.SINCE_FIRST):
-        return [t - taken[-1 if function is F.SINCE_LAST else 0][0]], Reason.VALUE
+    if function in (Function.SINCE_LAST, Function.SINCE_FIRST):
+        return [t - taken[-1 if function is Function.SINCE_LAST else 0][0]], Reason.VALUE
     values = [value for _, value in taken if value is not None]
-    if function is F.DISTINCT:
+    if function is Function.DISTINCT:
         different = len({word(v) for v in values})
         return ([0], Reason.LIMIT) if different > program.code[9] else ([different], Reason.VALUE)
-    if function is F.FIRST or function is F.LAST:
-        return [word(values[0] if function is F.FIRST else values[-1])], Reason.VALUE
-    if function is F.LAST_N:
+    if function is Function.FIRST or function is Function.LAST:
+        return [word(values[0] if function is Function.FIRST else values[-1])], Reason.VALUE
+    if function is Function.LAST_N:
         kept = [word(v) for v in values[-output.n :]]
         return [len(kept), *kept, *[0] * (output.n - len(kept))], Reason.VALUE
-    if function is F.MIN or function is F.MAX:
-        return [word(min(values) if function is F.MIN else max(values))], Reason.VALUE
+    if function is Function.MIN or function is Function.MAX:
+        return [word(min(values) if function is Function.MIN else max(values))], Reason.VALUE
     column = program.columns[c or 0]
     exact = [Fraction(v) for v in values]
     total = sum(exact, Fraction(0))
-    if function is F.SUM and column.kind is ColumnKind.INT:
+    if function is Function.SUM and column.kind is ColumnKind.INT:
         low_word = int(total) & (2**64 - 1)
         return [low_word - 2**64 if low_word >= 2**63 else low_word, int(total) >> 64], Reason.VALUE
     scale = 1 if column.kind is ColumnKind.FLOAT else 10**column.scale
-    if function is F.SUM:
+    if function is Function.SUM:
         x = nearest(total)
-    elif function is F.MEAN:
+    elif function is Function.MEAN:
         x = nearest(total / (n * scale))
     else:
         if output.sample and n < 2:
             return [0], Reason.EMPTY
         squares = sum((v * v for v in exact), Fraction(0))
         x = nearest((n * squares - total * total) / (n * (n - 1 if output.sample else n)) / scale**2)
-        x = math.sqrt(x) if function is F.DEVIATION else x
+        x = math.sqrt(x) if function is Function.DEVIATION else x
     return ([bits(x)], Reason.VALUE) if math.isfinite(x) else ([0], Reason.OVERFLOW)
 
 
@@ -119,9 +130,7 @@ def random_program(rng: random.Random) -> Program:
         history = rng.random() < 0.3
         always = not history and rng.random() < 0.5
         compact = kind is ColumnKind.FLOAT and rng.random() < 0.5
-        columns.append(
-            Column(kind=kind, bits=bits_of, scale=scale, always=always, history=history, compact=compact)
-        )
+        columns.append(Column(kind=kind, bits=bits_of, scale=scale, always=always, history=history, compact=compact))
     spans = [Span(width=rng.choice((None, STEP, 7 * STEP, 300 * STEP, 10_000 * STEP))) for _ in range(2)]
     spans.append(Span(width=50 * STEP, delay=5 * STEP, overlaid=False))
     outputs: list[Output] = []
@@ -129,18 +138,18 @@ def random_program(rng: random.Random) -> Program:
         span = rng.randrange(3)
         if rng.random() < 0.25:
             function = rng.choice(EVENT)
-            current = function is F.COUNT and rng.random() < 0.5
+            current = function is Function.COUNT and rng.random() < 0.5
             output = Output(function=function, span=span, current=current)
         else:
             function = rng.choice(NUMERIC)
-            n = rng.randint(1, 4) if function is F.LAST_N else 1
+            n = rng.randint(1, 4) if function is Function.LAST_N else 1
             output = Output(
                 function=function,
                 span=span,
                 column=rng.randrange(len(columns)),
                 current=rng.random() < 0.5,
                 n=n,
-                sample=function in (F.VARIANCE, F.DEVIATION) and rng.random() < 0.5,
+                sample=function in (Function.VARIANCE, Function.DEVIATION) and rng.random() < 0.5,
             )
         if output not in outputs:
             outputs.append(output)
@@ -247,7 +256,7 @@ def masked(program: Program, words: list[int], reasons: list[int]) -> list[int]:
     for o, reason in enumerate(reasons):
         if reason == Reason.VALUE:
             mine = words[program.slot[o] : program.slot[o] + program.width[o]]
-            kept += mine[: mine[0] + 1] if program.outputs[o].function is F.LAST_N else mine
+            kept += mine[: mine[0] + 1] if program.outputs[o].function is Function.LAST_N else mine
     return kept
 
 
@@ -303,7 +312,14 @@ def test_expiry_changes_no_window_that_it_may_not_touch() -> None:
     outputs = tuple(
         Output(function=f, span=s, column=c)
         for s in (0, 1)
-        for f, c in ((F.COUNT, None), (F.SUM, 0), (F.MAX, 0), (F.LAST, 0), (F.DISTINCT, 0), (F.VARIANCE, 1))
+        for f, c in (
+            (Function.COUNT, None),
+            (Function.SUM, 0),
+            (Function.MAX, 0),
+            (Function.LAST, 0),
+            (Function.DISTINCT, 0),
+            (Function.VARIANCE, 1),
+        )
     )
     columns = (Column(kind=ColumnKind.INT, bits=20), Column(kind=ColumnKind.FLOAT))
     program = build(columns, (Span(width=50 * STEP), Span(width=300 * STEP)), outputs)
@@ -332,7 +348,7 @@ def test_expiry_changes_no_window_that_it_may_not_touch() -> None:
 
 def test_ties_come_in_order() -> None:
     columns = (Column(kind=ColumnKind.INT, bits=20, always=True),)
-    program = build(columns, (Span(),), (Output(function=F.LAST, span=0, column=0),))
+    program = build(columns, (Span(),), (Output(function=Function.LAST, span=0, column=0),))
     state = KeyedState(program, bytes_max=1 << 26)
     key = state.key()
     assert state.ties(key, 5) == []

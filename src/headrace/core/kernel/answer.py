@@ -1,8 +1,8 @@
 """A query answered: every output of a program over one key's chunks, the request itself overlaid. Reads, never changes.
 
-The one idea: an output is a difference of running totals at two edges, rounded once; order-dependent ones pick an entry by
-its ordinal among the entries that are not null, which the running counts find. Where totals cannot answer (floats outside
-the fixed point, facts from after t) the window's values are gathered and folded anew: slower, the same bits.
+The one idea: an output is a difference of running totals at two edges, rounded once; order-dependent ones pick an entry
+by its ordinal among the entries that are not null, which the running counts find. Where totals cannot answer (floats
+outside the fixed point, facts from after t) the window's values are gathered and folded anew: slower, the same bits.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def use_private_cache() -> Path | None:
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # numba sets it when it is imported
         return None
     folder = _private(_root() / f"kernel-{_name()}")
-    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]  # numba sets it when it is imported
     return folder
 
 
@@ -53,7 +53,8 @@ def _private(folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
-        if found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.access(folder, os.W_OK):
+        private = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if private and os.access(folder, os.W_OK):
             return folder
     except OSError:
         pass

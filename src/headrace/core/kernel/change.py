@@ -76,7 +76,7 @@ def update(code: Slab, slab: Slab, key: int, time: int, seq: int, change: Slab, 
 
 @compiled
 def _remember(code: Slab, slab: Slab, entry: int, index: int, c: int, known_from: int, raw: int, bits: int) -> None:
-    """Push a node on the entry's history; the value it had so far becomes the chain's last, from the beginning of time."""
+    """Push a node on the entry's history; its value so far becomes the chain's last, from the beginning of time."""
     column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS
     capacity = slab[entry + D_CAPACITY]
     offset = slab[entry + D_OFFSET] + index

@@ -1,8 +1,8 @@
-"""A key's events in memory: chunks in order of the order key, each with running totals. Touches only the slab it is given.
+"""A key's events in memory: chunks in order of the order key, each with running totals. Touches its slab only.
 
 The one idea: a window is the difference of two running totals, so all windows share one array of them, and a late event
-must not rebuild what lies behind it. So a key's events stand in chunks of at most CHUNK; totals run inside a chunk, and a
-directory holds, for each chunk, the totals before it. A late event moves at most one chunk and adds itself to the
+must not rebuild what lies behind it. So a key's events stand in chunks of at most CHUNK; totals run inside a chunk, and
+a directory holds, for each chunk, the totals before it. A late event moves at most one chunk and adds itself to the
 directory rows behind (SEMANTICS 6). All of it lives in one int64 array, the slab, so a checkpoint is a copy.
 
 A chunk of capacity n: its lanes, n words each (time first; order, seq, valid, raw values and history heads where the

@@ -64,22 +64,22 @@ def _rows(
 
 @door
 def work(
-    code_at: int,
-    slab_at: int,
+    code_at: int | Slab,
+    slab_at: int | Slab,
     capacity: int,
-    packed_at: int,
-    starts_at: int,
+    packed_at: int | Slab,
+    starts_at: int | Slab,
     width: int,
     first: int,
     last: int,
-    out_at: int,
-    reasons_at: int,
+    out_at: int | Slab,
+    reasons_at: int | Bytes,
 ) -> int:
     """Three jobs behind one door, so that there is one compilation.
 
     capacity > 0: clear a slab of so many words, then keys [first, last) with rows starts[key] to starts[key + 1], every
-    key from nothing; returns the first key that did not fit, or `last`. capacity 0: rows [first, last) on a living slab;
-    returns the first that found no room, or `last`. width 0: a new key's handle, -1 without room.
+    key from nothing; returns the first key that did not fit, or `last`. capacity 0: rows [first, last) on a living
+    slab; returns the first that found no room, or `last`. width 0: a new key's handle, -1 without room.
     """
     code = words_at(code_at)
     slab = words_at(slab_at)

@@ -86,7 +86,7 @@ def fold(
     out: Slab,
     into: int,
 ) -> int:
-    """An output over a window, entry by entry; returns its reason. Cost: O(window), O(window log window) for DISTINCT."""
+    """An output over a window, entry by entry; returns its reason. Cost: O(window), for DISTINCT times its log."""
     c = code[output + O_COLUMN]
     values, times, n = _gather(code, slab, key, row, at, current, c, low, high)
     function = code[output + O_FUNCTION]

@@ -8,6 +8,7 @@ both are the identity on the array. The caller keeps the array alive.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import numba
 import numpy as np
@@ -18,20 +19,22 @@ from numba.extending import lower_builtin, type_callable
 
 from headrace.core.kernel.words import Bytes, Slab, load, store
 
+Flat = TypeVar("Flat", Slab, Bytes)
 
-def place(array: Slab | Bytes) -> int | Slab | Bytes:
+
+def place(array: Flat) -> int | Flat:
     """What the door takes for a flat, contiguous array. A microsecond; keep it where the array lives on."""
     return array if numba.config.DISABLE_JIT else int(array.ctypes.data)  # type: ignore[attr-defined]  # set by numba
 
 
-def words_at(address: Slab) -> Slab:
-    """The int64 words at an address."""
-    return address
+def words_at(address: int | Slab) -> Slab:
+    """The int64 words at what `place` gave for them."""
+    return cast(Slab, address)
 
 
-def octets_at(address: Bytes) -> Bytes:
-    """The bytes at an address."""
-    return address
+def octets_at(address: int | Bytes) -> Bytes:
+    """The bytes at what `place` gave for them."""
+    return cast(Bytes, address)
 
 
 def _declare(function: Callable[..., object], item: types.Type) -> None:

@@ -58,8 +58,8 @@ def replay(
 ) -> tuple[Words, npt.NDArray[np.uint8]]:
     """Every query's outputs, from nothing: (int64[outs, program.slots], uint8[outs, len(program.outputs)]).
 
-    items: in the order in which they take effect, see Items; keys: one more than the highest code. An output row that no
-    item names is 0 with the reason EMPTY. Cost: O(n) but for late rows; about 8 * (7 + value rows) bytes a row on top.
+    items: in the order in which they take effect, see Items; keys: one more than the highest code. An output row that
+    no item names is 0 with the reason EMPTY. Cost: O(n) but for late rows; some 8 * (7 + value rows) bytes a row more.
     Raises: StateError HR-0503 where one key does not fit into memory.
     """
     out = np.zeros((outs, program.slots), np.int64)
@@ -205,14 +205,14 @@ class KeyedState:
         valid: bool,
         reset: bool = False,
     ) -> None:
-        """An entry's column gets a value that is known from an instant on, see Items; nothing where there is no such entry."""
+        """An entry's column gets a value that is known from an instant on, see Items; nothing if there is none."""
         change = (column, known_from, value, int(valid) | (2 if reset else 0))
         self._do(_UPDATE, key, time, 0, seq, 0, change)
 
     def answer(
         self, key: int, t: int, order: int, seq: int, overlay: bool, valid: int, values: Sequence[int]
     ) -> tuple[list[int], list[int]]:
-        """(words of all outputs, a Reason an output) at t. values: columns (read only with overlay), then calendar bounds."""
+        """(words of all outputs, a Reason an output) at t. values: columns (read with overlay only), then bounds."""
         self._do(_OVERLAID if overlay else _QUERY, key, t, order, seq, valid, values)
         return self._out.tolist(), self._reasons.tolist()
 
@@ -243,12 +243,12 @@ class KeyedState:
             raise self._full()
 
     def ties(self, key: int, time: int) -> list[tuple[int, int]]:
-        """(order, seq) of the key's events at this instant, in order. Only programs with an order-dependent output keep it."""
+        """(order, seq) of the key's events at this instant, in order; kept for order-dependent outputs only."""
         code, slab = self.program.code, self._slab
         if code[P_ORDER] < 0:
             return []
         chunk, index = locate(code, slab, key, time - 1)
-        found = []
+        found: list[tuple[int, int]] = []
         for c in range(chunk, int(slab[key + K_CHUNKS])):
             entry = int(slab[key + K_DIRECTORY] + c * code[P_ROW])
             for i in range(index if c == chunk else 0, int(slab[entry + D_LENGTH])):
@@ -301,7 +301,7 @@ class KeyedState:
 
     @classmethod
     def restore(cls, program: Program, words: Words, *, bytes_max: int = STATE_BYTES_MAX) -> KeyedState:
-        """From a snapshot of a state with an equal program. Raises: StateError HR-0504 where it is of another format."""
+        """From a snapshot of a state with an equal program. Raises: StateError HR-0504 for another format."""
         if len(words) < 4 or int(words[0]) != _FORMAT or int(words[3 + S_USED]) != len(words) - 3:
             raise StateError(
                 "HR-0504",

@@ -18,8 +18,8 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core.codegen import CPUCodeLibrary
 from numba.core.cgutils import get_item_pointer
+from numba.core.codegen import CPUCodeLibrary
 from numba.core.typing import templates
 from numba.core.typing.templates import signature
 from numba.extending import lower_builtin, type_callable
@@ -73,7 +73,7 @@ def _inner(resolve: Callable[..., object]) -> Callable[..., object]:
     """Two things that numba does to a function called by another, and that cost most of the kernel's compile time.
 
     It compiles the function again for each constant that it is called with; and it optimises it together with all that
-    it calls, then again inside each of its callers. Only the outermost function needs that, where all of it is together.
+    it calls, then again inside each of its callers. Only the outermost function needs that, where all is together.
     """
 
     def resolved(args: tuple[object, ...], kws: dict[str, object]) -> object:
