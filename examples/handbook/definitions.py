@@ -1,8 +1,8 @@
 """The Fraud Detection Handbook's features, models and a decision, declared.
 
-The transform, the models and the protocol are those of Le Borgne, Siblini, Lebichot and Bontempi, "Reproducible Machine
-Learning for Credit Card Fraud Detection" (2022), chapters 3.4 and 3.5. A fraud is known seven days after its transaction,
-which is declared once, on the column; every window over it must wait that long.
+The transform, the models and the protocol are those of Le Borgne, Siblini, Lebichot and Bontempi, "Reproducible
+Machine Learning for Credit Card Fraud Detection" (2022), chapters 3.4 and 3.5. A fraud is known seven days after its
+transaction, which is declared once, on the column; every window over it must wait that long.
 """
 
 import headrace as hr
@@ -46,8 +46,16 @@ inputs = [
     transactions.tx_amount,
     (hr.weekday(transactions.tx_datetime) >= 5).named("weekend"),
     (hr.hour(transactions.tx_datetime) <= 6).named("night"),
-    *(customer[f"{name}_{days}"].named(f"customer_{name}_{days}") for days in DAYS for name in ("count", "mean_tx_amount")),
-    *(terminal[f"{name}_{days}"].named(f"terminal_{name}_{days}") for days in DAYS for name in ("count", "tx_fraud_rate")),
+    *(
+        customer[f"{name}_{days}"].named(f"customer_{name}_{days}")
+        for days in DAYS
+        for name in ("count", "mean_tx_amount")
+    ),
+    *(
+        terminal[f"{name}_{days}"].named(f"terminal_{name}_{days}")
+        for days in DAYS
+        for name in ("count", "tx_fraud_rate")
+    ),
 ]
 
 

@@ -1,8 +1,8 @@
-"""The price of a leak: terminal features that pretend frauds are known at once, and what that model is worth when served.
+"""The price of a leak: terminal features that pretend frauds are known at once, and what they are worth when served.
 
-Where it is declared honestly the leak is refused. To show what it would cost, the same file is imported into a topic that
-claims its `tx_fraud` is known with the transaction: the model is trained on that, and scored once on such features (how
-it looks offline) and once on the same windows as far as they can be known, a week late (how it is served).
+Where it is declared honestly the leak is refused. To show what it would cost, the same file is imported into a topic
+that claims its `tx_fraud` is known with the transaction: the model is trained on that, and scored once on such features
+(how it looks offline) and once on the same windows as far as they can be known, a week late (how it is served).
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def refused() -> str:
     raise AssertionError("a leaking definition was accepted")
 
 
-def show_leak(
-    data: Path, folder: Path, periods: Split, *, compare: bool
-) -> dict[str, tuple[float, float, float]]:
+def show_leak(data: Path, folder: Path, periods: Split, *, compare: bool) -> dict[str, tuple[float, float, float]]:
     """Refuse it; then train on it under a false declaration, and score what would really have been served."""
     print("  " + refused().replace("\n", "\n  "))
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The same terminal features twice: over a column that claims to be known at once, and as they can be known, a week late."""
+"""The same terminal features twice: over a column that claims to be known at once, and a week late, as it is known."""
 
 import headrace as hr
 

@@ -1,4 +1,4 @@
-"""The handbook's chapter 3 on headrace: import, features, training sets, five models, a day of decisions, all recomputed.
+"""The handbook's chapter 3 on headrace: import, features, five models, a day of decisions, all of it recomputed.
 
     python examples/handbook/run.py --data transactions.parquet --out build/demo/features.parquet
     python examples/handbook/run.py --simulate --out build/demo/features.parquet
@@ -26,17 +26,17 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from leak import show_leak  # noqa: E402 - beside this file
-from protocol import Split, evaluate, split  # noqa: E402
-from simulate import simulate  # noqa: E402
+from leak import show_leak
+from protocol import Split, evaluate, split
+from simulate import simulate
 
-from headrace.core.errors import HeadraceError  # noqa: E402
-from headrace.core.times import iso  # noqa: E402
-from headrace.models.inputs import labels  # noqa: E402
-from headrace.models.picture import picture  # noqa: E402
-from headrace.runtime import training  # noqa: E402
-from headrace.runtime.project import Project, open_project  # noqa: E402
-from headrace.schemas.define import ImportOptions  # noqa: E402
+from headrace.core.errors import HeadraceError
+from headrace.core.times import iso
+from headrace.models.inputs import labels
+from headrace.models.picture import picture
+from headrace.runtime import training
+from headrace.runtime.project import Project, open_project
+from headrace.schemas.define import ImportOptions
 
 HERE = Path(__file__).resolve().parent
 # Some amounts are floats an ulp beside their cents, which headrace refuses as a decimal unless rounding is asked for.
@@ -171,7 +171,9 @@ def decide(data: Path, work: Path, periods: Split, limit: int) -> None:
             outcomes[made.outcome.value] = outcomes.get(made.outcome.value, 0) + 1
         report = project.replay_decisions("payment")
     print(f"  {', '.join(f'{count} {name}' for name, count in sorted(outcomes.items()))}")
-    print(f"  durable, in process: p50 {np.percentile(taken, 50) * 1e3:.2f} ms, p99 {np.percentile(taken, 99) * 1e3:.2f} ms")
+    print(
+        f"  durable, in process: p50 {np.percentile(taken, 50) * 1e3:.2f} ms, p99 {np.percentile(taken, 99) * 1e3:.2f} ms"
+    )
     print(f"  recomputed from the log: {report.compared:,} compared, {report.mismatched} mismatched")
     if report.mismatched or report.compared != len(taken):
         raise SystemExit("recomputed decisions differ from what was recorded")

@@ -38,7 +38,9 @@ def simulate(path: Path, *, seed: int = 0) -> Path:
     table = pa.table(
         {
             "transaction_id": np.arange(count),
-            "tx_datetime": pa.array(BEGIN + second.astype("timedelta64[s]"), pa.timestamp("s")).cast(pa.timestamp("ms")),
+            "tx_datetime": pa.array(BEGIN + second.astype("timedelta64[s]"), pa.timestamp("s")).cast(
+                pa.timestamp("ms")
+            ),
             "customer_id": customer.astype(np.int32),
             "terminal_id": terminal.astype(np.int32),
             "tx_amount": np.round(amount, 2),

@@ -48,7 +48,7 @@ from headrace.testing.questions import (
 )
 
 BATCH_MAX = 7
-RESTART = 0.03  # after so many events the online state begins anew
+RESTARTS = 4  # of the online state, on average in a story
 CONTEXT = decimal.Context(prec=80)
 
 
@@ -199,7 +199,7 @@ def online(story: Story, asked: Sequence[Question], draw: random.Random) -> Iter
             yield question, _ask(state, story, question)
         if event.topic in state.topics:
             waiting.append(event)
-        if draw.random() < RESTART:
+        if draw.random() * len(story.events) < RESTARTS:
             _take(state, story, waiting, draw)
             waiting = []
             state = _restarted(state, story, position, draw)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from headrace.core import schema
@@ -82,40 +82,42 @@ def questions(story: Story, draw: random.Random, *, share: float = 1.0, reads: f
     share: of the requests and of the places for the others.
     """
     made: list[Question] = []
+    cuts = whole_cuts(story)
     for position, event in enumerate(story.events):
         for view in story.views:
             if draw.random() < share and event.topic == story.main.name and event.verdict in REQUESTS:
-                made += _of_request(story, draw, view, position)
+                made += _of_request(story, draw, view, position, cuts)
             if draw.random() < reads * share:
-                made += _of_nobody(story, draw, view, position)
+                made += _of_nobody(story, draw, view, position, cuts[position])
     return made
 
 
-def _of_request(story: Story, draw: random.Random, view: FeatureView, position: int) -> Iterator[Question]:
+def _of_request(
+    story: Story, draw: random.Random, view: FeatureView, position: int, cuts: Sequence[Cut]
+) -> Iterator[Question]:
     request = story.events[position]
     entity = asked_entity(story, view, request)
     some = Question(
         view=view.name, kind=Kind.SERVED, position=position, t=request.event_time, entity=entity, request=request
     )
-    yield replace(some, cut=whole_cut(story, position))
+    yield replace(some, cut=cuts[position])
     if draw.random() < 0.15:  # a record that says nothing of some topics
-        cut = whole_cut(story, position)
+        cut = cuts[position]
         kept = draw.sample(sorted(cut.topics()), draw.randint(1, len(cut.topics())))
         yield replace(some, kind=Kind.PARTLY, cut=Cut(tuple(x for x in cut if x[0].topic in kept)))
     if draw.random() < 0.15:  # decided at a fresh cut, after a crash
         later = draw.randint(position, len(story.events))
-        yield replace(some, kind=Kind.RETRIED, position=later, cut=whole_cut(story, later))
+        yield replace(some, kind=Kind.RETRIED, position=later, cut=cuts[later])
     if draw.random() < 0.3:
         yield replace(some, kind=Kind.AVAILABLE)
     if draw.random() < 0.3:
         yield replace(some, kind=Kind.KNOWN_NOW)
 
 
-def _of_nobody(story: Story, draw: random.Random, view: FeatureView, position: int) -> Iterator[Question]:
+def _of_nobody(story: Story, draw: random.Random, view: FeatureView, position: int, cut: Cut) -> Iterator[Question]:
     """A plain read, or a request that never was: somebody's values at some instant, mostly near the newest."""
     event = draw.choice(story.events[: position + 1])
     t = draw.choice((event.event_time, event.available_at)) + draw.choice((-SECOND, -1, 0, 0, 1, 10 * SECOND))
-    cut = whole_cut(story, position)
     kind = draw.choice((Kind.SERVED, Kind.SERVED, Kind.AVAILABLE, Kind.KNOWN_NOW))
     entity = entity_of(view, event)
     if event.topic == story.main.name and story.main.id is not None and draw.random() < 0.5:
@@ -146,11 +148,14 @@ def asked_entity(story: Story, view: FeatureView, request: Event) -> Entity | No
     return None if None in parts else parts
 
 
-def whole_cut(story: Story, position: int) -> Cut:
-    """What had arrived, of every partition there is: a topic without events is mentioned too."""
-    ends = {Partition(name, 1, 0): 0 for name in story.topics}
-    ends |= {event.partition: 0 for event in story.events}
-    return Cut.of(ends | {event.partition: event.offset + 1 for event in story.events[:position]})
+def whole_cuts(story: Story) -> list[Cut]:
+    """What had arrived before each event, and in the end: of every partition, also of topics without events."""
+    ends = {Partition(name, 1, 0): 0 for name in story.topics} | {event.partition: 0 for event in story.events}
+    cuts = [Cut.of(ends)]
+    for event in story.events:
+        ends[event.partition] = event.offset + 1
+        cuts.append(Cut.of(ends))
+    return cuts
 
 
 # --- the oracle's answers ---

@@ -11,8 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from headrace.core.aggregate import Function
-from headrace.core.aggregate import Reason
+from headrace.core.aggregate import Function, Reason
 from headrace.core.kernel.program import Column, ColumnKind, Flag, Items, Output, Program, Span, build
 from headrace.core.kernel.state import KeyedState, replay
 from headrace.core.kernel.words import PLAIN

@@ -15,7 +15,7 @@ from headrace.log.port import TAKEN, Verdict
 from headrace.testing.agreement import online, replayed
 from headrace.testing.generate import Story
 from headrace.testing.oracles import Event, Owners, Value, entity_of, value
-from headrace.testing.questions import Kind, Question, Tally, canonical, expected, whole_cut
+from headrace.testing.questions import Kind, Question, Tally, canonical, expected, whole_cuts
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -152,7 +152,7 @@ def assert_all_say(
         t=t,
         entity=entity,
         request=request,
-        cut=whole_cut(told, len(log)),
+        cut=whole_cuts(told)[len(log)],
     )
     wanted = (canonical(found[0]),), (found[1],)
     assert expected(told, served, Tally(), Owners()) == wanted
