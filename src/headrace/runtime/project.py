@@ -21,9 +21,10 @@ from headrace.catalog.define import Catalog
 from headrace.catalog.plan import Step
 from headrace.catalog.run import load_definitions
 from headrace.clock import SystemClock
-from headrace.core.codec import partitions_of
+from headrace.core.codec import logical, partitions_of
 from headrace.core.errors import InputError, NotFoundError, StateError, did_you_mean
 from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.schema import DataType, Kind
 from headrace.core.times import Clock, Instant
 from headrace.decisions import record as records
 from headrace.decisions.plan import Version, ViewVersion, value_names
@@ -39,7 +40,7 @@ from headrace.features.replay_log import Events
 from headrace.features.replay_rows import Rows
 from headrace.features.run import FeatureState
 from headrace.log.define import Topic
-from headrace.log.port import Append, Appended, Log, TopicState
+from headrace.log.port import Append, Appended, Log, Physical, TopicState
 from headrace.log.run import Role, open_log
 from headrace.models.folder import FolderModelStore
 from headrace.models.serve import ServedModel
@@ -190,12 +191,14 @@ class Project:
         return state
 
     def read(self, view: str, entity: Hashable | list[Hashable], *, t: Instant | None = None) -> dict[str, object]:
-        """A view's features of an entity at t (now), at the log's end, by name."""
+        """A view's features of an entity at t (now), at the log's end, by name: decimals as Decimal, instants as
+        datetime, last-n as tuples."""
         state = self.state([view])
         at = self._clock.now() if t is None else t
         key = tuple(entity) if isinstance(entity, list) else entity
         values, _ = state.read(view, key, at)
-        return dict(zip([f.name for f in self.definitions.view(view).features], values, strict=True))
+        features = self.definitions.view(view).features
+        return {f.name: _shown(value, f.type) for f, value in zip(features, values, strict=True)}
 
     def replay(
         self,
@@ -395,6 +398,13 @@ def _by_partition(batch: pa.RecordBatch, key: str, live: Sequence[Partition]) ->
         rows = batch if len(live) == 1 else batch.take(pa.array(np.flatnonzero(chosen == index)))
         appends.append(Append(partition=live[index], rows=rows))
     return appends
+
+
+def _shown(value: Physical | tuple[Physical, ...], type: DataType) -> object:
+    if isinstance(value, tuple):
+        assert type.item is not None, "only a list's values are tuples"
+        return tuple(logical(item, type.item) for item in value)
+    return value if type.kind is Kind.DURATION else logical(value, type)  # microseconds (SEMANTICS 3.4)
 
 
 def _table(rows: object) -> pa.Table:

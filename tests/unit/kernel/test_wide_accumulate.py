@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.core.kernel import accumulate as big
-from headrace.core.kernel.words import PLAIN
+from headrace.core.kernel.words import PLAIN, Slab
 
 CASES = 200 if PLAIN else 1_000  # of some ten doubles, five results each
 SEEDS = [(1, CASES), pytest.param(2, 25_000, marks=pytest.mark.slow)]
@@ -33,25 +33,34 @@ def nearest(value: Fraction) -> float:
         return math.inf if value > 0 else -math.inf
 
 
+def rounded_ratio(total: Slab, divisor: int, divisor2: int) -> float:
+    return big.big_round_ratio(total, divisor, divisor2, np.full(big.BIG_WORDS, 77, np.int64))
+
+
+def rounded_variance(total: Slab, squares: Slab, count: int, sample: bool) -> float:
+    scratch, rest = np.full(big.BIG_WORDS, 77, np.int64), np.full(2 * big.BIG_WORDS, 77, np.int64)
+    return big.big_round_variance(total, squares, count, sample, scratch, rest)
+
+
 def check(xs: list[float], divisor: int, divisor2: int = 1) -> None:
     """Ratio and both variances of the doubles, twice, and again after more were added."""
     total, squares = np.full(big.BIG_WORDS, 77, np.int64), np.full(big.BIG_SQUARE_WORDS, 77, np.int64)
-    big.big_clear(total)
-    big.big_clear(squares)
+    big.big_clear(total, big.BIG_WORDS)
+    big.big_clear(squares, big.BIG_SQUARE_WORDS)
     for half in (xs[: len(xs) // 2], xs[len(xs) // 2 :]):
         for x in half:
             big.big_add(total, x)
             big.big_add_square(squares, x)
-        big.big_round_ratio(total, 1, 1)
+        rounded_ratio(total, 1, 1)
     exact = [Fraction(x) for x in xs]
     s, q, n = sum(exact, Fraction(0)), sum((x * x for x in exact), Fraction(0)), len(xs)
     for _ in range(2):
-        result = big.big_round_ratio(total, divisor, divisor2)
+        result = rounded_ratio(total, divisor, divisor2)
         expected = nearest(s / divisor / divisor2)
         assert (result, math.copysign(1, result)) == (expected, math.copysign(1, expected)), (xs, divisor, divisor2)
         for sample in (False, True):
             freedom = n - 1 if sample else n
-            variance = big.big_round_variance(total, squares, n, sample)
+            variance = rounded_variance(total, squares, n, sample)
             if freedom < 1:
                 assert math.isnan(variance)
             else:
@@ -114,7 +123,7 @@ def test_sum_does_not_depend_on_the_order() -> None:
         acc = np.zeros(big.BIG_WORDS, np.int64)
         for x in xs:
             big.big_add(acc, x)
-        results.add(big.big_round_ratio(acc, 7, 1))
+        results.add(rounded_ratio(acc, 7, 1))
     assert results == {nearest(sum(map(Fraction, xs), Fraction(0)) / 7)}
 
 
@@ -125,22 +134,22 @@ def test_as_many_events_as_promised_do_not_overflow_a_digit(x: float) -> None:
     big.big_add_square(squares, x)
     total, all_squares = once * big.EVENTS_MAX, squares * big.EVENTS_MAX  # what so many additions leave
     n = big.EVENTS_MAX
-    assert big.big_round_ratio(total, n, 1) == x
-    assert big.big_round_variance(total, all_squares, n, True) == 0.0
+    assert rounded_ratio(total, n, 1) == x
+    assert rounded_variance(total, all_squares, n, True) == 0.0
     for _ in range(2):
         big.big_add(total, 0.75 * x)
         big.big_add_square(all_squares, 0.75 * x)
     mean = (n * Fraction(x) + 2 * Fraction(0.75 * x)) / (n + 2)
     squares_mean = (n * Fraction(x) ** 2 + 2 * Fraction(0.75 * x) ** 2) / (n + 2)
-    assert big.big_round_ratio(total, n + 2, 1) == nearest(mean)
-    assert big.big_round_variance(total, all_squares, n + 2, False) == nearest(squares_mean - mean**2)
+    assert rounded_ratio(total, n + 2, 1) == nearest(mean)
+    assert rounded_variance(total, all_squares, n + 2, False) == nearest(squares_mean - mean**2)
 
 
 def test_squares_that_cannot_be_of_the_same_values_give_nan() -> None:
     total, squares = np.zeros(big.BIG_WORDS, np.int64), np.zeros(big.BIG_SQUARE_WORDS, np.int64)
     big.big_add(total, 3.0)
     big.big_add_square(squares, 1.0)
-    assert math.isnan(big.big_round_variance(total, squares, 2, False))
+    assert math.isnan(rounded_variance(total, squares, 2, False))
 
 
 @pytest.mark.skipif(PLAIN, reason="this run is the plain one already")

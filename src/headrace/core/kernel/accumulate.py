@@ -39,9 +39,9 @@ BIG_SQUARE_WORDS = 134
 
 
 @compiled
-def big_clear(acc: Slab) -> None:
-    """Makes the sum zero."""
-    for i in range(acc.size):
+def big_clear(acc: Slab, words: int) -> None:
+    """Makes the sum zero; words: BIG_WORDS or BIG_SQUARE_WORDS."""
+    for i in range(words):
         acc[i] = 0
 
 
@@ -80,49 +80,47 @@ def big_add_square(acc: Slab, x: float) -> None:
 
 
 @compiled
-def big_round_ratio(acc: Slab, divisor: int, divisor2: int) -> float:
+def big_round_ratio(acc: Slab, divisor: int, divisor2: int, magnitude: Slab) -> float:
     """The double nearest, ties to even, to the sum / (divisor * divisor2); divisors in [1, 2**62).
 
     Beyond the range of doubles infinity, below it a subnormal or zero; never -0.0. Settles the carries of `acc`.
-    Oracle: float(fractions.Fraction).
+    magnitude: BIG_WORDS of scratch. Oracle: float(fractions.Fraction).
     """
-    magnitude = np.empty(BIG_WORDS, np.int64)
-    sign = _settle(acc, magnitude)
-    return _round_digits(sign, magnitude, UNIT, to_word(divisor), to_word(divisor2))
+    sign = _settle(acc, magnitude, BIG_WORDS)
+    return _round_digits(sign, magnitude, BIG_WORDS, UNIT, to_word(divisor), to_word(divisor2))
 
 
 @compiled
-def big_round_variance(sum_acc: Slab, square_acc: Slab, count: int, sample: bool) -> float:
+def big_round_variance(sum_acc: Slab, square_acc: Slab, count: int, sample: bool, total: Slab, rest: Slab) -> float:
     """The double nearest to the variance (n * Q - S * S) / (n * n), or / (n * (n - 1)) for a sample.
 
     sum_acc and square_acc hold the sum S and the squares Q of the same `count` doubles, count up to 2**31.
     Never negative, exactly 0.0 where all are equal; NaN for a count below 1, of a sample below 2, and where S and Q
     cannot be of the same values; beyond the range infinity. Settles the carries of both.
+    total, rest: scratch of BIG_WORDS and of 2 * BIG_WORDS.
     """
     freedom = int(count) - 1 if sample else int(count)
     if freedom < 1:
         return np.nan
     n = to_word(count)
-    total = np.empty(BIG_WORDS, np.int64)
-    rest = np.empty(2 * BIG_WORDS, np.int64)
-    big_clear(rest)
-    _settle(sum_acc, total)
-    _settle(square_acc, rest[:BIG_SQUARE_WORDS])
+    big_clear(rest, 2 * BIG_WORDS)
+    _settle(sum_acc, total, BIG_WORDS)
+    _settle(square_acc, rest, BIG_SQUARE_WORDS)
     carry = ZERO
-    for i in range(rest.size):
+    for i in range(2 * BIG_WORDS):
         product = load(rest, i) * n + carry  # below 2**32 * 2**31 + 2**32
         store(rest, i, product & LOW_HALF)
         carry = product >> 32
     if not _subtract_square(rest, total):
         return np.nan
-    return _round_digits(ZERO, rest, UNIT_SQUARE, n * to_word(freedom), ONE)
+    return _round_digits(ZERO, rest, 2 * BIG_WORDS, UNIT_SQUARE, n * to_word(freedom), ONE)
 
 
 @compiled
-def _settle(acc: Slab, magnitude: Slab) -> Word:
+def _settle(acc: Slab, magnitude: Slab, words: int) -> Word:
     """Carries all digits but the last into [0, 2**32), writes the digits of |sum|; not zero where it is negative."""
     carry = 0
-    last = acc.size - 1
+    last = words - 1
     for i in range(last):
         value = acc[i] + carry
         digit = value & 0xFFFF_FFFF
@@ -130,11 +128,11 @@ def _settle(acc: Slab, magnitude: Slab) -> Word:
         carry = value >> 32
     acc[last] += carry
     if acc[last] >= 0:
-        for i in range(acc.size):
+        for i in range(words):
             magnitude[i] = acc[i]
         return ZERO
     carry = 0
-    for i in range(acc.size):
+    for i in range(words):
         value = carry - acc[i]
         digit = value & 0xFFFF_FFFF
         magnitude[i] = digit
@@ -146,9 +144,9 @@ def _settle(acc: Slab, magnitude: Slab) -> Word:
 def _subtract_square(rest: Slab, total: Slab) -> bool:
     """rest -= total * total, in digits; False where that is negative."""
     low = 0
-    while low < total.size and total[low] == 0:
+    while low < BIG_WORDS and total[low] == 0:
         low += 1
-    high = total.size
+    high = BIG_WORDS
     while high > low and total[high - 1] == 0:
         high -= 1
     for i in range(low, high):
@@ -161,7 +159,7 @@ def _subtract_square(rest: Slab, total: Slab) -> bool:
             store(rest, i + j, (before - digit) & LOW_HALF)
             borrow = (taken >> 32) + (ONE if before < digit else ZERO)
         k = i + high
-        while borrow != ZERO and k < rest.size:
+        while borrow != ZERO and k < 2 * BIG_WORDS:
             before = load(rest, k)
             digit = borrow & LOW_HALF
             store(rest, k, (before - digit) & LOW_HALF)
@@ -173,9 +171,9 @@ def _subtract_square(rest: Slab, total: Slab) -> bool:
 
 
 @compiled
-def _round_digits(sign: Word, digits: Slab, unit: int, divisor: Word, divisor2: Word) -> float:
+def _round_digits(sign: Word, digits: Slab, words: int, unit: int, divisor: Word, divisor2: Word) -> float:
     """The number of digits in [0, 2**32) * 2**unit / (divisor * divisor2), rounded."""
-    top = digits.size - 1
+    top = words - 1
     while top > 7 and digits[top] == 0:
         top -= 1
     sticky = ZERO

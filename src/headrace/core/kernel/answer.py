@@ -11,7 +11,7 @@ import math
 
 from headrace.core.aggregate import Reason
 from headrace.core.kernel.chunks import behind, locate
-from headrace.core.kernel.gather import fold
+from headrace.core.kernel.gather import NO_ROOM, fold
 from headrace.core.kernel.history import value_at
 from headrace.core.kernel.program import (
     C_ALWAYS,
@@ -96,9 +96,9 @@ from headrace.core.kernel.slab import (
     sortable,
     sums_at,
 )
-from headrace.core.kernel.totals import contribute
+from headrace.core.kernel.totals import clear_number, contribute, copy_number
 from headrace.core.kernel.wide import add, round_ratio, round_variance, subtract
-from headrace.core.kernel.words import Bytes, Slab, compiled, float_bits, to_int64
+from headrace.core.kernel.words import Bytes, Slab, apart, float_bits, to_int64
 
 VALUE = int(Reason.VALUE)
 EMPTY = int(Reason.EMPTY)
@@ -107,7 +107,7 @@ _FLOAT = int(ColumnKind.FLOAT)
 STEPS_MAX = 16  # entries that an edge may advance one by one before a search is quicker
 
 
-@compiled
+@apart
 def answer(
     code: Slab,
     slab: Slab,
@@ -119,20 +119,25 @@ def answer(
     out_at: int,
     reasons: Bytes,
     reasons_at: int,
-) -> None:
+) -> bool:
     """Every output at the point row[at + R_TIME] into out[out_at:], its reason into reasons[reasons_at:].
 
-    overlay: the row is the request, and counts in outputs that say `current`.
+    False: there was no room to gather a window; nothing changed. overlay: the row is the request, and counts in outputs
+    that say `current`.
     Cost: O(log entries) an edge and O(1) an output, but O(window) for DISTINCT and for what must be gathered.
     """
     find_edges(code, slab, key, row, at)
     for o in range(code[P_OUTPUTS]):
         output = code[P_OUTPUT_TABLE] + o * OUTPUT_FIELDS
         into = out_at + code[output + O_SLOT]
-        reasons[reasons_at + o] = answer_one(code, slab, key, row, at, overlay, output, out, into)
+        reason = answer_one(code, slab, key, row, at, overlay, output, out, into)
+        if reason == NO_ROOM:
+            return False
+        reasons[reasons_at + o] = reason
+    return True
 
 
-@compiled
+@apart
 def find_edges(code: Slab, slab: Slab, key: int, row: Slab, at: int) -> None:
     """Every edge, and the key's beginning, as rows of scratch.
 
@@ -158,7 +163,7 @@ def find_edges(code: Slab, slab: Slab, key: int, row: Slab, at: int) -> None:
     _set_edge(code, slab, key, 0, 0, into)
 
 
-@compiled
+@apart
 def _advance(code: Slab, slab: Slab, key: int, chunk: int, index: int, t: int) -> int:
     """The index behind the last entry with time <= t, if it lies a few steps from this one in its chunk; else -1."""
     if chunk >= slab[key + K_CHUNKS]:
@@ -176,7 +181,7 @@ def _advance(code: Slab, slab: Slab, key: int, chunk: int, index: int, t: int) -
     return index if chunk + 1 == slab[key + K_CHUNKS] else -1
 
 
-@compiled
+@apart
 def _set_edge(code: Slab, slab: Slab, key: int, chunk: int, index: int, into: int) -> None:
     entry = 0
     totals = 0
@@ -194,7 +199,7 @@ def _set_edge(code: Slab, slab: Slab, key: int, chunk: int, index: int, into: in
     slab[into + G_POSITION] = position
 
 
-@compiled
+@apart
 def answer_one(
     code: Slab, slab: Slab, key: int, row: Slab, at: int, overlay: bool, output: int, out: Slab, into: int
 ) -> int:
@@ -232,7 +237,7 @@ def answer_one(
     return _rounded(code, slab, row, at, current, output, count + (1 if current else 0), low, high, out, into)
 
 
-@compiled
+@apart
 def _rounded(
     code: Slab,
     slab: Slab,
@@ -278,7 +283,7 @@ def _rounded(
     return publish(math.sqrt(variance) if function == F_DEVIATION else variance, out, into)
 
 
-@compiled
+@apart
 def publish(x: float, out: Slab, into: int) -> int:
     """A float's bits; null with OVERFLOW where it is not finite."""
     if not (x - x == 0.0):
@@ -287,7 +292,7 @@ def publish(x: float, out: Slab, into: int) -> int:
     return VALUE
 
 
-@compiled
+@apart
 def _ordinal(code: Slab, slab: Slab, column: int, edge: int) -> int:
     """How many entries, not null in the column (its place in the table; -1: all), stand before an edge."""
     if column < 0 or code[column + C_ALWAYS] != 0:
@@ -300,7 +305,7 @@ def _ordinal(code: Slab, slab: Slab, column: int, edge: int) -> int:
     return slab[entry + DIRECTORY_FIXED + offset] + (slab[totals + offset] if totals > 0 else 0)
 
 
-@compiled
+@apart
 def select(code: Slab, slab: Slab, key: int, column: int, ordinal: int) -> tuple[int, int]:
     """(directory row, index) of the entry with so many entries, not null in the column, before it."""
     row = code[P_ROW]
@@ -333,7 +338,7 @@ def select(code: Slab, slab: Slab, key: int, column: int, ordinal: int) -> tuple
     return entry, first
 
 
-@compiled
+@apart
 def _total(
     code: Slab, slab: Slab, row: Slab, at: int, current: bool, prefix: int, c: int, low: int, high: int, into: int
 ) -> None:
@@ -351,8 +356,10 @@ def _total(
             total += slab[top + DIRECTORY_FIXED + offset] - slab[bottom + DIRECTORY_FIXED + offset]
         slab[into] = total
     else:
-        for w in range(words):
-            slab[into + w] = slab[above + offset + w] if above > 0 else 0
+        if above > 0:
+            copy_number(slab, into, above + offset, words)
+        else:
+            clear_number(slab, into, words)
         if below > 0:
             subtract(slab, into, into, below + offset, words)
         if top != bottom:
@@ -361,10 +368,13 @@ def _total(
     if current:
         other = S_SCRATCH + code[P_PREFIX_WORDS] + 8
         contribute(code, slab, prefix, other, raw_of(code, c, row[at + R_VALUES + c]), True)
-        add(slab, into, into, other, words)
+        if words == 1:
+            slab[into] += slab[other]
+        else:
+            add(slab, into, into, other, words)
 
 
-@compiled
+@apart
 def _extreme(
     code: Slab,
     slab: Slab,
@@ -400,7 +410,7 @@ def _extreme(
     return VALUE
 
 
-@compiled
+@apart
 def _scan_extreme(code: Slab, slab: Slab, entry: int, c: int, highest: bool, start: int, end: int) -> int:
     capacity = slab[entry + D_CAPACITY]
     column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS
@@ -415,7 +425,7 @@ def _scan_extreme(code: Slab, slab: Slab, entry: int, c: int, highest: bool, sta
     return best
 
 
-@compiled
+@apart
 def _since(
     code: Slab,
     slab: Slab,
@@ -437,7 +447,7 @@ def _since(
     return VALUE
 
 
-@compiled
+@apart
 def _ordered(
     code: Slab,
     slab: Slab,
@@ -488,13 +498,13 @@ def _ordered(
     return VALUE
 
 
-@compiled
+@apart
 def _after(code: Slab, slab: Slab, key: int, entry: int, index: int, row: Slab, at: int) -> bool:
     chunk = (entry - slab[key + K_DIRECTORY]) // code[P_ROW]
     return behind(code, slab, key, chunk, index, row, at)
 
 
-@compiled
+@apart
 def _lookup(code: Slab, slab: Slab, row: Slab, at: int, c: int, low: int, high: int, out: Slab, into: int) -> int:
     """The newest event's value, null where that is null."""
     if slab[high + G_POSITION] == slab[low + G_POSITION]:

@@ -39,10 +39,10 @@ from headrace.core.kernel.slab import (
 )
 from headrace.core.kernel.totals import add_prefixes, contribute
 from headrace.core.kernel.wide import subtract
-from headrace.core.kernel.words import Slab, compiled
+from headrace.core.kernel.words import Slab, apart
 
 
-@compiled
+@apart
 def update(code: Slab, slab: Slab, key: int, time: int, seq: int, change: Slab, at: int) -> bool:
     """Give an entry's column the value change[at + 2] from instant change[at + 1] on (see Items); False: no such entry.
 
@@ -74,7 +74,7 @@ def update(code: Slab, slab: Slab, key: int, time: int, seq: int, change: Slab, 
     return True
 
 
-@compiled
+@apart
 def _remember(code: Slab, slab: Slab, entry: int, index: int, c: int, known_from: int, raw: int, bits: int) -> None:
     """Push a node on the entry's history; its value so far becomes the chain's last, from the beginning of time."""
     column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS
@@ -93,7 +93,7 @@ def _remember(code: Slab, slab: Slab, entry: int, index: int, c: int, known_from
     _push(slab, head, known_from, raw, bits & 1)
 
 
-@compiled
+@apart
 def _push(slab: Slab, head: int, known_from: int, raw: int, valid: int) -> None:
     node = take(slab, S_FREE_NODES, NODE_WORDS)
     slab[node + N_NEXT] = slab[head]
@@ -103,7 +103,7 @@ def _push(slab: Slab, head: int, known_from: int, raw: int, valid: int) -> None:
     slab[head] = node
 
 
-@compiled
+@apart
 def _replace(code: Slab, slab: Slab, key: int, chunk: int, index: int, c: int, raw: int, valid: bool) -> None:
     """Another value in an entry's column: the difference goes into all totals behind it."""
     entry = slab[key + K_DIRECTORY] + chunk * code[P_ROW]

@@ -64,15 +64,15 @@ from headrace.core.kernel.slab import (
     take,
 )
 from headrace.core.kernel.totals import add_prefixes, contribute, subtract_prefixes, totals_behind
-from headrace.core.kernel.words import Slab, compiled
+from headrace.core.kernel.words import Slab, apart
 
 
-@compiled
+@apart
 def _take_chunk(code: Slab, slab: Slab, capacity: int) -> int:
     return take(slab, S_FREE_CHUNKS + log2(capacity), capacity * (code[P_LANES] + code[P_PREFIX_WORDS]))
 
 
-@compiled
+@apart
 def locate(code: Slab, slab: Slab, key: int, t: int) -> tuple[int, int]:
     """(chunk, index) behind the last entry with time <= t; (0, 0) where there is none."""
     chunks = slab[key + K_CHUNKS]
@@ -92,7 +92,7 @@ def locate(code: Slab, slab: Slab, key: int, t: int) -> tuple[int, int]:
     return low, upper_bound(slab, slab[at + D_OFFSET], slab[at + D_LENGTH], t)
 
 
-@compiled
+@apart
 def upper_bound(slab: Slab, times: int, length: int, t: int) -> int:
     """How many of the sorted words slab[times : times + length] are <= t. Branch-free inside."""
     base = times
@@ -106,7 +106,7 @@ def upper_bound(slab: Slab, times: int, length: int, t: int) -> int:
     return base - times
 
 
-@compiled
+@apart
 def insert(code: Slab, slab: Slab, key: int, row: Slab, at: int) -> None:
     """Put the row at its place by (time, order, seq). The caller asked for `room` first.
 
@@ -125,7 +125,7 @@ def insert(code: Slab, slab: Slab, key: int, row: Slab, at: int) -> None:
         add_behind(code, slab, key, chunk + 1, 1)
 
 
-@compiled
+@apart
 def _place(code: Slab, slab: Slab, key: int, row: Slab, at: int) -> tuple[int, int]:
     """Where the row belongs: behind all entries that are before it by the order key."""
     chunks = slab[key + K_CHUNKS]
@@ -150,7 +150,7 @@ def _place(code: Slab, slab: Slab, key: int, row: Slab, at: int) -> tuple[int, i
     return chunk, index
 
 
-@compiled
+@apart
 def behind(code: Slab, slab: Slab, key: int, chunk: int, index: int, row: Slab, at: int) -> bool:
     """Whether the entry comes after the row by the order key; the program has order lanes."""
     entry = slab[key + K_DIRECTORY] + chunk * code[P_ROW]
@@ -164,7 +164,7 @@ def behind(code: Slab, slab: Slab, key: int, chunk: int, index: int, row: Slab, 
     return slab[first + code[P_SEQ] * capacity] > row[at + R_SEQ]
 
 
-@compiled
+@apart
 def _write(code: Slab, slab: Slab, entry: int, index: int, row: Slab, at: int) -> None:
     """Into a chunk with room: shift what is behind, write the lanes, run the totals on."""
     offset = slab[entry + D_OFFSET]
@@ -196,7 +196,7 @@ def _write(code: Slab, slab: Slab, entry: int, index: int, row: Slab, at: int) -
     _write_prefixes(code, slab, entry, index, row, at)
 
 
-@compiled
+@apart
 def _write_prefixes(code: Slab, slab: Slab, entry: int, index: int, row: Slab, at: int) -> None:
     """The new entry's running totals, and itself added to those behind it; its contribution stays at S_SCRATCH."""
     words = code[P_PREFIX_WORDS]
@@ -221,7 +221,7 @@ def _write_prefixes(code: Slab, slab: Slab, entry: int, index: int, row: Slab, a
         add_prefixes(code, slab, base + j * words, base + j * words, S_SCRATCH)
 
 
-@compiled
+@apart
 def _widen(code: Slab, slab: Slab, entry: int, extrema: int, raw: int) -> None:
     at = entry + DIRECTORY_FIXED + code[P_PREFIX_WORDS] + 2 * extrema
     if raw < slab[at]:
@@ -230,7 +230,7 @@ def _widen(code: Slab, slab: Slab, entry: int, extrema: int, raw: int) -> None:
         slab[at + 1] = raw
 
 
-@compiled
+@apart
 def add_behind(code: Slab, slab: Slab, key: int, first: int, entries: int) -> None:
     """The directory from chunk `first` on: that many entries more before it, and the contribution at S_SCRATCH."""
     row = code[P_ROW]
@@ -242,7 +242,7 @@ def add_behind(code: Slab, slab: Slab, key: int, first: int, entries: int) -> No
         at += row
 
 
-@compiled
+@apart
 def _open_chunk(code: Slab, slab: Slab, key: int, chunk: int, capacity: int) -> None:
     """A directory row for an empty chunk at this place; its totals before are those behind the chunk ahead of it."""
     row = code[P_ROW]
@@ -269,7 +269,7 @@ def _open_chunk(code: Slab, slab: Slab, key: int, chunk: int, capacity: int) -> 
     totals_behind(code, slab, ahead, slab[ahead + D_LENGTH], entry + DIRECTORY_FIXED)
 
 
-@compiled
+@apart
 def _clear_extrema(code: Slab, slab: Slab, entry: int) -> None:
     at = entry + DIRECTORY_FIXED + code[P_PREFIX_WORDS]
     for e in range(code[P_EXTREMA]):
@@ -277,7 +277,7 @@ def _clear_extrema(code: Slab, slab: Slab, entry: int) -> None:
         slab[at + 2 * e + 1] = MIN_INT64
 
 
-@compiled
+@apart
 def _grow_directory(code: Slab, slab: Slab, key: int) -> None:
     row = code[P_ROW]
     capacity = slab[key + K_CAPACITY]
@@ -292,7 +292,7 @@ def _grow_directory(code: Slab, slab: Slab, key: int) -> None:
     slab[key + K_CAPACITY] = wanted
 
 
-@compiled
+@apart
 def _make_room(code: Slab, slab: Slab, key: int, chunk: int, index: int) -> tuple[int, int]:
     """Room for one entry at a full chunk's place: forget what has expired, grow, open a chunk behind, or split."""
     gone_chunks, gone = _expire(code, slab, key)
@@ -319,7 +319,7 @@ def _make_room(code: Slab, slab: Slab, key: int, chunk: int, index: int) -> tupl
     return chunk + 1, index - half
 
 
-@compiled
+@apart
 def _expire(code: Slab, slab: Slab, key: int) -> tuple[int, int]:
     """Forget events older than the horizon: whole chunks, then the front of the first if that frees a quarter of it.
 
@@ -349,7 +349,7 @@ def _expire(code: Slab, slab: Slab, key: int) -> tuple[int, int]:
     return gone, expired
 
 
-@compiled
+@apart
 def _drop_front(code: Slab, slab: Slab, entry: int, count: int) -> None:
     """The chunk without its first entries; what they added moves into the totals before it."""
     _free_histories(code, slab, entry, count)
@@ -372,7 +372,7 @@ def _drop_front(code: Slab, slab: Slab, entry: int, count: int) -> None:
     refresh_extrema(code, slab, entry)
 
 
-@compiled
+@apart
 def _move_chunk(code: Slab, slab: Slab, entry: int, capacity: int) -> None:
     """The chunk in a larger block."""
     old = slab[entry + D_OFFSET]
@@ -390,7 +390,7 @@ def _move_chunk(code: Slab, slab: Slab, entry: int, capacity: int) -> None:
     slab[entry + D_CAPACITY] = capacity
 
 
-@compiled
+@apart
 def _split(code: Slab, slab: Slab, key: int, chunk: int) -> None:
     """A full chunk in two halves, the second in a chunk of its own behind it."""
     row = code[P_ROW]
@@ -416,7 +416,7 @@ def _split(code: Slab, slab: Slab, key: int, chunk: int) -> None:
     refresh_extrema(code, slab, behind)
 
 
-@compiled
+@apart
 def refresh_extrema(code: Slab, slab: Slab, entry: int) -> None:
     """A chunk's minima and maxima anew, after entries left it or changed."""
     _clear_extrema(code, slab, entry)
@@ -433,7 +433,7 @@ def refresh_extrema(code: Slab, slab: Slab, entry: int) -> None:
                 _widen(code, slab, entry, code[column + C_EXTREMA], slab[offset + code[column + C_RAW] * capacity + j])
 
 
-@compiled
+@apart
 def _free_histories(code: Slab, slab: Slab, entry: int, count: int) -> None:
     """Give back the history nodes of a chunk's first entries."""
     offset = slab[entry + D_OFFSET]
@@ -446,7 +446,7 @@ def _free_histories(code: Slab, slab: Slab, entry: int, count: int) -> None:
             free_history(slab, offset + lane * capacity + j)
 
 
-@compiled
+@apart
 def free_history(slab: Slab, head: int) -> None:
     """Give back a chain of nodes; `head` is the word that points to it."""
     node = slab[head]

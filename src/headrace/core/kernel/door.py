@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from headrace.core.kernel.answer import answer
 from headrace.core.kernel.change import update
 from headrace.core.kernel.chunks import insert
-from headrace.core.kernel.memory import octets_at, words_at
+from headrace.core.kernel.memory import Codes, codes_at, expect_octets, expect_words, octets_at, words_at
 from headrace.core.kernel.program import P_OUTPUTS, P_SLOTS, Flag
 from headrace.core.kernel.slab import (
     CHUNK,
@@ -30,15 +27,16 @@ from headrace.core.kernel.slab import (
     new_key,
     room,
 )
-from headrace.core.kernel.words import Bytes, Slab, compiled, door
+from headrace.core.kernel.words import Bytes, Slab, apart, door
 
 ROW_TAIL: Final = 3
 HANDLE, FLAGS, OUT = 3, 2, 1  # counted back from a row's end
 _INSERT, _QUERY, _OVERLAY, _UPDATE = int(Flag.INSERT), int(Flag.QUERY), int(Flag.OVERLAY), int(Flag.UPDATE)
 _CHANGE = _INSERT | _UPDATE
+_AHEAD: Final = 6  # rows: about as long as memory takes
 
 
-@compiled
+@apart
 def _rows(
     code: Slab, slab: Slab, packed: Slab, width: int, first: int, last: int, handle: int, out: Slab, reasons: Bytes
 ) -> int:
@@ -49,9 +47,15 @@ def _rows(
         at = i * width
         key = handle if handle >= 0 else packed[at + width - HANDLE]
         flags = packed[at + width - FLAGS]
+        if i + _AHEAD < last:  # outputs lie in the order of the questions, so each is far from the one before
+            next_row = packed[at + _AHEAD * width + width - OUT]
+            expect_words(out, next_row * slots)
+            expect_octets(reasons, next_row * outputs)
         if flags & _QUERY:
             row = packed[at + width - OUT]
-            answer(code, slab, key, packed, at, flags & _OVERLAY != 0, out, row * slots, reasons, row * outputs)
+            overlay = flags & _OVERLAY != 0
+            if not answer(code, slab, key, packed, at, overlay, out, row * slots, reasons, row * outputs):
+                return i
         if flags & _CHANGE:
             if not room(code, slab, key):
                 return i
@@ -110,7 +114,42 @@ def work(
 
 @door
 def pack(
-    keys: npt.NDArray[np.int32],
+    keys_at: int | Codes,
+    flags_at: int | Bytes,
+    time_at: int | Slab,
+    order_at: int | Slab,
+    seq_at: int | Slab,
+    valid_at: int | Slab,
+    values_at: int | Slab,
+    out_at: int | Slab,
+    cursor_at: int | Slab,
+    packed_at: int | Slab,
+    width: int,
+    rows: int,
+    count: int,
+) -> None:
+    """Rows grouped by key, each in one run of words, in their order. keys: int32. values: `rows` words of each, one
+    after another. cursor: where each key's rows begin; moved on."""
+    _pack(
+        codes_at(keys_at),
+        octets_at(flags_at),
+        words_at(time_at),
+        words_at(order_at),
+        words_at(seq_at),
+        words_at(valid_at),
+        words_at(values_at),
+        words_at(out_at),
+        words_at(cursor_at),
+        words_at(packed_at),
+        width,
+        rows,
+        count,
+    )
+
+
+@apart
+def _pack(
+    keys: Codes,
     flags: Bytes,
     time: Slab,
     order: Slab,
@@ -121,10 +160,10 @@ def pack(
     cursor: Slab,
     packed: Slab,
     width: int,
+    rows: int,
+    count: int,
 ) -> None:
-    """Rows grouped by key, each in one run of words, in their order. cursor: where each key's rows begin; moved on."""
-    rows = values.shape[0]
-    for i in range(len(keys)):
+    for i in range(count):
         key = keys[i]
         at = cursor[key] * width
         cursor[key] += 1
@@ -133,7 +172,7 @@ def pack(
         packed[at + R_SEQ] = seq[i]
         packed[at + R_VALID] = valid[i]
         for r in range(rows):
-            packed[at + R_VALUES + r] = values[r, i]
+            packed[at + R_VALUES + r] = values[r * count + i]
         packed[at + width - HANDLE] = -1
         packed[at + width - FLAGS] = flags[i]
         packed[at + width - OUT] = out[i]

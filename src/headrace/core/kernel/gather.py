@@ -1,13 +1,13 @@
 """A window's values gathered and folded anew: the kernel's slow way, for what running totals cannot say. Reads.
 
-It serves floats outside the fixed point, values that were known otherwise at t, and exact distinct counts.
+It serves floats outside the fixed point, values that were known otherwise at t, and exact distinct counts. Its scratch
+is the slab's free end.
 """
 
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from typing import Final
 
 from headrace.core.aggregate import Reason
 from headrace.core.kernel.accumulate import (
@@ -21,6 +21,7 @@ from headrace.core.kernel.accumulate import (
 )
 from headrace.core.kernel.chunks import behind
 from headrace.core.kernel.history import value_at
+from headrace.core.kernel.memory import words_from
 from headrace.core.kernel.program import (
     C_KIND,
     C_SCALE,
@@ -53,26 +54,34 @@ from headrace.core.kernel.program import (
 from headrace.core.kernel.slab import (
     G_CHUNK,
     G_INDEX,
+    G_POSITION,
     K_CHUNKS,
     K_DIRECTORY,
+    MIN_INT64,
     R_TIME,
     R_VALUES,
+    S_CAPACITY,
+    S_USED,
     as_float,
     raw_of,
     sortable,
     sums_at,
 )
+from headrace.core.kernel.totals import clear_number
 from headrace.core.kernel.wide import add_square, add_value, round_ratio, round_variance
-from headrace.core.kernel.words import Slab, compiled, float_bits, to_int64
+from headrace.core.kernel.words import MASK, Slab, apart, compiled, float_bits, to_int64, to_word, word
 
 VALUE = int(Reason.VALUE)
 EMPTY = int(Reason.EMPTY)
 OVERFLOW = int(Reason.OVERFLOW)
 LIMIT = int(Reason.LIMIT)
 _FLOAT = int(ColumnKind.FLOAT)
+NO_ROOM: Final = -1
+_FLOAT_WORDS: Final = BIG_WORDS + BIG_SQUARE_WORDS + 3 * BIG_WORDS
+_SPREAD = word(0x9E37_79B9_7F4A_7C15)  # the golden ratio: neighbours land far apart
 
 
-@compiled
+@apart
 def fold(
     code: Slab,
     slab: Slab,
@@ -86,9 +95,15 @@ def fold(
     out: Slab,
     into: int,
 ) -> int:
-    """An output over a window, entry by entry; returns its reason. Cost: O(window), for DISTINCT times its log."""
+    """An output over a window, entry by entry; returns its reason, or NO_ROOM. Cost: O(window)."""
     c = code[output + O_COLUMN]
-    values, times, n = _gather(code, slab, key, row, at, current, c, low, high)
+    most = slab[high + G_POSITION] - slab[low + G_POSITION] + 1
+    values = slab[S_USED]
+    times = values + most
+    free = times + most
+    if free + _FLOAT_WORDS > slab[S_CAPACITY]:
+        return NO_ROOM
+    n = _gather(code, slab, key, row, at, current, c, low, high, values, times)
     function = code[output + O_FUNCTION]
     if function == F_COUNT:
         out[into] = n
@@ -98,11 +113,17 @@ def fold(
     column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS
     is_float = code[column + C_KIND] == _FLOAT
     if function == F_SINCE_FIRST or function == F_SINCE_LAST:
-        out[into] = row[at + R_TIME] - (times[0] if function == F_SINCE_FIRST else times[n - 1])
+        out[into] = row[at + R_TIME] - (slab[times] if function == F_SINCE_FIRST else slab[times + n - 1])
         return VALUE
     if function == F_DISTINCT:
-        different = _different(values, n)
-        if different > code[P_DISTINCT]:
+        limit = min(n, code[P_DISTINCT])
+        table = 2
+        while table < 2 * limit:
+            table *= 2
+        if times + table > slab[S_CAPACITY]:
+            return NO_ROOM
+        different = _different(slab, values, n, limit, times, table)
+        if different > limit:
             return LIMIT
         out[into] = different
         return VALUE
@@ -110,25 +131,27 @@ def fold(
         kept = min(n, code[output + O_N])
         out[into] = kept
         for k in range(kept):
-            value = values[n - kept + k]
+            value = slab[values + n - kept + k]
             out[into + 1 + k] = sortable(value) if is_float else value
         return VALUE
     if function == F_FIRST or function == F_LAST or function == F_MIN or function == F_MAX:
-        value = values[0] if function == F_FIRST else values[n - 1]
+        value = slab[values] if function == F_FIRST else slab[values + n - 1]
         if function == F_MIN or function == F_MAX:
             for i in range(n):
-                value = min(value, values[i]) if function == F_MIN else max(value, values[i])
+                other = slab[values + i]
+                if (other < value) == (function == F_MIN):
+                    value = other
         out[into] = sortable(value) if is_float else value
         return VALUE
     if code[output + O_SAMPLE] != 0 and n < 2:
         return EMPTY
     if is_float:
-        return _fold_floats(values, n, function, code[output + O_SAMPLE] != 0, out, into)
+        return _fold_floats(slab, values, free, n, function, code[output + O_SAMPLE] != 0, out, into)
     sample = code[output + O_SAMPLE] != 0
     return _fold_integers(slab, sums_at(code), values, n, function, sample, code[column + C_SCALE], out, into)
 
 
-@compiled
+@apart
 def _gather(
     code: Slab,
     slab: Slab,
@@ -139,19 +162,16 @@ def _gather(
     c: int,
     low: int,
     high: int,
-) -> tuple[Slab, Slab, int]:
-    """The window's values that are not null as known at t, in order of the order key, the request at its place."""
+    values: int,
+    times: int,
+) -> int:
+    """The window's values that are not null as known at t, in order of the order key, the request at its place; to
+    slab[values:] and slab[times:], returns how many."""
     t = row[at + R_TIME]
     low_chunk, low_index = slab[low + G_CHUNK], slab[low + G_INDEX]
     high_chunk, high_index = slab[high + G_CHUNK], slab[high + G_INDEX]
-    size = 1
-    chunks = slab[key + K_CHUNKS]
     directory = slab[key + K_DIRECTORY]
-    last = high_chunk if chunks > 0 else -1
-    for chunk in range(low_chunk, last + 1):
-        size += slab[directory + chunk * code[P_ROW] + D_LENGTH]
-    values = np.empty(size, np.int64)
-    times = np.empty(size, np.int64)
+    last = high_chunk if slab[key + K_CHUNKS] > 0 else -1
     n = 0
     own = raw_of(code, c, row[at + R_VALUES + c]) if current and c >= 0 else 0
     waiting = current
@@ -161,48 +181,68 @@ def _gather(
         end = high_index if chunk == high_chunk else slab[entry + D_LENGTH]
         for index in range(start, end):
             if waiting and code[P_ORDER] >= 0 and behind(code, slab, key, chunk, index, row, at):
-                values[n] = own
-                times[n] = t
+                slab[values + n] = own
+                slab[times + n] = t
                 n += 1
                 waiting = False
             raw, valid = (0, True) if c < 0 else value_at(code, slab, entry, index, c, t)
             if valid:
-                values[n] = raw
-                times[n] = slab[slab[entry + D_OFFSET] + index]
+                slab[values + n] = raw
+                slab[times + n] = slab[slab[entry + D_OFFSET] + index]
                 n += 1
     if waiting:
-        values[n] = own
-        times[n] = t
+        slab[values + n] = own
+        slab[times + n] = t
         n += 1
-    return values, times, n
+    return n
 
 
 @compiled
-def _different(values: Slab, n: int) -> int:
-    ordered = np.sort(values[:n])
-    different = 1
-    for i in range(1, n):
-        if ordered[i] != ordered[i - 1]:
-            different += 1
+def _different(slab: Slab, values: int, n: int, limit: int, table: int, size: int) -> int:
+    """How many different values, at most limit + 1. table: `size` words, a power of two, at least twice the limit."""
+    for i in range(size):
+        slab[table + i] = MIN_INT64
+    different = 0
+    lowest = False  # MIN_INT64 itself, which marks a free place
+    for i in range(n):
+        value = slab[values + i]
+        if value == MIN_INT64:
+            different += 0 if lowest else 1
+            lowest = True
+        else:
+            hashed = (to_word(value) * _SPREAD) & MASK
+            place = to_int64(hashed >> 32) & (size - 1)
+            while slab[table + place] != value and slab[table + place] != MIN_INT64:
+                place = (place + 1) & (size - 1)
+            if slab[table + place] == MIN_INT64:
+                if different == limit:
+                    return limit + 1
+                slab[table + place] = value
+                different += 1
+        if different > limit:
+            break
     return different
 
 
 @compiled
-def _fold_floats(values: Slab, n: int, function: int, sample: bool, out: Slab, into: int) -> int:
-    sums = np.empty(BIG_WORDS, np.int64)
-    big_clear(sums)
+def _fold_floats(slab: Slab, values: int, free: int, n: int, function: int, sample: bool, out: Slab, into: int) -> int:
+    """free: _FLOAT_WORDS of scratch."""
+    sums = words_from(slab, free)
+    squares = words_from(slab, free + BIG_WORDS)
+    scratch = words_from(slab, free + BIG_WORDS + BIG_SQUARE_WORDS)
+    big_clear(sums, BIG_WORDS)
     for i in range(n):
-        big_add(sums, as_float(values[i]))
+        big_add(sums, as_float(slab[values + i]))
     if function == F_SUM:
-        x = big_round_ratio(sums, 1, 1)
+        x = big_round_ratio(sums, 1, 1, scratch)
     elif function == F_MEAN or function == F_RATE:
-        x = big_round_ratio(sums, n, 1)
+        x = big_round_ratio(sums, n, 1, scratch)
     else:
-        squares = np.empty(BIG_SQUARE_WORDS, np.int64)
-        big_clear(squares)
+        big_clear(squares, BIG_SQUARE_WORDS)
         for i in range(n):
-            big_add_square(squares, as_float(values[i]))
-        x = big_round_variance(sums, squares, n, sample)
+            big_add_square(squares, as_float(slab[values + i]))
+        rest = words_from(slab, free + 2 * BIG_WORDS + BIG_SQUARE_WORDS)
+        x = big_round_variance(sums, squares, n, sample, scratch, rest)
         if function == F_DEVIATION:
             x = math.sqrt(x)
     if not (x - x == 0.0):
@@ -213,13 +253,13 @@ def _fold_floats(values: Slab, n: int, function: int, sample: bool, out: Slab, i
 
 @compiled
 def _fold_integers(
-    slab: Slab, work: int, values: Slab, n: int, function: int, sample: bool, scale: int, out: Slab, into: int
+    slab: Slab, work: int, values: int, n: int, function: int, sample: bool, scale: int, out: Slab, into: int
 ) -> int:
     """work: eight words of scratch for the sum and the sum of squares, behind them a variance's."""
-    for i in range(8):
-        slab[work + i] = 0
+    clear_number(slab, work, 4)
+    clear_number(slab, work + 4, 4)
     for i in range(n):
-        add_value(slab, work, 4, values[i])
+        add_value(slab, work, 4, slab[values + i])
     if function == F_SUM:
         out[into] = slab[work]
         out[into + 1] = slab[work + 1]
@@ -228,7 +268,7 @@ def _fold_integers(
         x = round_ratio(slab, work, 4, 0, n, scale)
     else:
         for i in range(n):
-            add_square(slab, work + 4, 4, values[i])
+            add_square(slab, work + 4, 4, slab[values + i])
         x = round_variance(slab, work, 4, work + 4, 4, n, 0, 0, scale, sample, slab, work + 8)
         if function == F_DEVIATION:
             x = math.sqrt(x)

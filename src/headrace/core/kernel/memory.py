@@ -16,10 +16,12 @@ from llvmlite import ir
 from numba import types
 from numba.core.typing import signature
 from numba.extending import lower_builtin, type_callable
+from numpy.typing import NDArray
 
 from headrace.core.kernel.words import Bytes, Slab, load, store
 
-Flat = TypeVar("Flat", Slab, Bytes)
+Codes = NDArray[np.int32]
+Flat = TypeVar("Flat", Slab, Bytes, Codes)
 
 
 def place(array: Flat) -> int | Flat:
@@ -37,6 +39,16 @@ def octets_at(address: int | Bytes) -> Bytes:
     return cast(Bytes, address)
 
 
+def codes_at(address: int | Codes) -> Codes:
+    """The int32 codes at what `place` gave for them."""
+    return cast(Codes, address)
+
+
+def words_from(words: Slab, at: int) -> Slab:
+    """The words from a place on, as words of their own; not to leave the function that asks for them."""
+    return words[at:]
+
+
 def _declare(function: Callable[..., object], item: types.Type) -> None:
     """In compiled code the function makes an integer a pointer."""
     type_callable(function)(lambda _context: lambda _address: signature(types.CPointer(item), types.int64))
@@ -49,6 +61,7 @@ def _declare(function: Callable[..., object], item: types.Type) -> None:
 
 _declare(words_at, types.int64)
 _declare(octets_at, types.uint8)
+_declare(codes_at, types.int32)
 
 
 @lower_builtin(load, types.CPointer, types.intp)
@@ -61,6 +74,35 @@ def _emit_store(_context: object, builder: ir.IRBuilder, _typed: object, args: l
     builder.store(args[2], builder.gep(args[0], [args[1]]))
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
+
+type_callable(words_from)(lambda _context: lambda words, _at: signature(words, words, types.intp))
+
+
+@lower_builtin(words_from, types.CPointer, types.intp)
+def _emit_words_from(_context: object, builder: ir.IRBuilder, _typed: object, args: list[ir.Value]) -> ir.Value:
+    return builder.gep(args[0], [args[1]])
+
+
+def expect_words(words: Slab, at: int) -> None:
+    """The processor begins to fetch what will be written there soon. A hint: any place will do."""
+
+
+def expect_octets(octets: Bytes, at: int) -> None:
+    """The same of bytes."""
+
+
+def _emit_expect(_context: object, builder: ir.IRBuilder, _typed: object, args: list[ir.Value]) -> ir.Value:
+    octet, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [octet, flag, flag, flag])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [octet], kind)
+    place = builder.bitcast(builder.gep(args[0], [args[1]]), octet)
+    builder.call(prefetch, [place, flag(1), flag(3), flag(1)])  # to be written; kept close; data
+    return ir.Constant(octet, None)
+
+
+for _expect in (expect_words, expect_octets):
+    type_callable(_expect)(lambda _context: lambda pointer, _at: signature(types.void, pointer, types.intp))
+    lower_builtin(_expect, types.CPointer, types.intp)(_emit_expect)
 
 NO_WORDS = np.zeros(1, np.int64)
 NO_OCTETS = np.zeros(1, np.uint8)

@@ -34,19 +34,19 @@ from headrace.core.kernel.model import (
     Floats,
     Words,
 )
-from headrace.core.kernel.words import compiled
+from headrace.core.kernel.words import compiled, door
 
 # From here on a double rounds to infinity as a float32: halfway between the largest float32 and the next power of two.
 _FLOAT32_END: Final = 3.4028235677973366e38
 
 
-@compiled
+@door
 def score_one(words: Words, floats: Floats, inputs: Floats) -> float:
     """The score of one row, in [0, 1]. words, floats: of `pack`. inputs: float64[n], NaN where null."""
     return _score(words, floats, inputs, np.empty(words[M_INPUTS], np.float64))
 
 
-@compiled
+@door
 def score_batch(words: Words, floats: Floats, inputs: Floats, scores: Floats) -> None:
     """scores[i] = score_one(inputs[i]), to the bit. inputs: float64[rows, n], C order. scores: float64[rows],
     written."""
@@ -55,7 +55,7 @@ def score_batch(words: Words, floats: Floats, inputs: Floats, scores: Floats) ->
         scores[row] = _score(words, floats, inputs[row], scratch)
 
 
-@compiled
+@door
 def margin_batch(words: Words, floats: Floats, inputs: Floats, margins: Floats) -> None:
     """As score_batch, before the squashing: log odds of LINEAR and BOOSTED; of AVERAGED the score itself."""
     scratch = np.empty(words[M_INPUTS], np.float64)
@@ -63,7 +63,7 @@ def margin_batch(words: Words, floats: Floats, inputs: Floats, margins: Floats) 
         margins[row] = _margin(words, floats, inputs[row], scratch)
 
 
-@compiled
+@door
 def contribute(words: Words, floats: Floats, means: Floats, inputs: Floats, shares: Floats) -> None:
     """shares[i] = how much input i moved the margin of one row, from the training rows' mean.
 

@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from headrace.core.aggregate import Reason
 from headrace.core.errors import StateError
-from headrace.core.kernel.chunks import locate
 from headrace.core.kernel.door import FLAGS, HANDLE, OUT, ROW_TAIL, pack, work
 from headrace.core.kernel.memory import NO_OCTETS, NO_WORDS, place
 from headrace.core.kernel.program import (
     D_CAPACITY,
+    D_FIRST,
     D_LENGTH,
     D_OFFSET,
     P_ORDER,
@@ -59,7 +59,7 @@ def replay(
     """Every query's outputs, from nothing: (int64[outs, program.slots], uint8[outs, len(program.outputs)]).
 
     items: in the order in which they take effect, see Items; keys: one more than the highest code. An output row that
-    no item names is 0 with the reason EMPTY. Cost: O(n) but for late rows; some 8 * (7 + value rows) bytes a row more.
+    no item names is 0 with the reason EMPTY. Cost: O(n) but for late rows; 8 * (7 + value rows) bytes a row on top.
     Raises: StateError HR-0503 where one key does not fit into memory.
     """
     out = np.zeros((outs, program.slots), np.int64)
@@ -85,18 +85,26 @@ def _packed(items: Items, starts: Words) -> tuple[Words, int]:
     """The rows grouped by key, in one array, and how many words each takes."""
     width = R_VALUES + items.values.shape[0] + ROW_TAIL
     packed = np.empty(len(items.key) * width, np.int64)
+    words = [np.ascontiguousarray(a, np.int64) for a in (items.time, items.order, items.seq, items.valid, items.out)]
+    time, order, seq, valid, out = words
+    key = np.ascontiguousarray(items.key, np.int32)
+    flags = np.ascontiguousarray(items.flags, np.uint8)
+    values = np.ascontiguousarray(items.values, np.int64).reshape(-1)
+    cursor = starts[:-1].copy()
     pack(
-        np.ascontiguousarray(items.key, np.int32),
-        items.flags,
-        items.time,
-        items.order,
-        items.seq,
-        items.valid,
-        items.values,
-        items.out,
-        starts[:-1].copy(),
-        packed,
+        place(key),
+        place(flags),
+        place(time),
+        place(order),
+        place(seq),
+        place(valid),
+        place(values),
+        place(out),
+        place(cursor),
+        place(packed),
         width,
+        items.values.shape[0],
+        len(items.key),
     )
     return packed, width
 
@@ -247,15 +255,17 @@ class KeyedState:
         code, slab = self.program.code, self._slab
         if code[P_ORDER] < 0:
             return []
-        chunk, index = locate(code, slab, key, time - 1)
+        row, directory, chunks = int(code[P_ROW]), int(slab[key + K_DIRECTORY]), int(slab[key + K_CHUNKS])
+        firsts = slab[directory + D_FIRST : directory + chunks * row : row]
+        chunk = max(int(np.searchsorted(firsts, time)) - 1, 0)
         found: list[tuple[int, int]] = []
-        for c in range(chunk, int(slab[key + K_CHUNKS])):
-            entry = int(slab[key + K_DIRECTORY] + c * code[P_ROW])
-            for i in range(index if c == chunk else 0, int(slab[entry + D_LENGTH])):
-                at = int(slab[entry + D_OFFSET]) + i
+        for entry in range(directory + chunk * row, directory + chunks * row, row):
+            times, capacity = int(slab[entry + D_OFFSET]), int(slab[entry + D_CAPACITY])
+            length = int(slab[entry + D_LENGTH])
+            index = int(np.searchsorted(slab[times : times + length], time))
+            for at in range(times + index, times + length):
                 if slab[at] != time:
                     return found
-                capacity = int(slab[entry + D_CAPACITY])
                 found.append((int(slab[at + code[P_ORDER] * capacity]), int(slab[at + code[P_SEQ] * capacity])))
         return found
 

@@ -34,16 +34,36 @@ from headrace.core.kernel.wide import (
     fits_float_square,
     subtract,
 )
-from headrace.core.kernel.words import Slab, compiled
+from headrace.core.kernel.words import Slab, apart
 
 
-@compiled
+@apart
+def clear_number(slab: Slab, into: int, words: int) -> None:
+    """Zero. Not a loop: LLVM would call memset, and what is read behind that waits for it, longer than all else."""
+    slab[into] = 0
+    if words > 1:
+        slab[into + 1] = 0
+    if words > 2:
+        slab[into + 2] = 0
+        slab[into + 3] = 0
+
+
+@apart
+def copy_number(slab: Slab, into: int, source: int, words: int) -> None:
+    slab[into] = slab[source]
+    if words > 1:
+        slab[into + 1] = slab[source + 1]
+    if words > 2:
+        slab[into + 2] = slab[source + 2]
+        slab[into + 3] = slab[source + 3]
+
+
+@apart
 def contribute(code: Slab, slab: Slab, prefix: int, into: int, value: int, valid: bool) -> None:
     """What one value adds to one prefix, as a number at `into`. value: raw."""
     at = code[P_PREFIX_TABLE] + prefix * PREFIX_FIELDS
     words = code[at + X_WORDS]
-    for w in range(words):
-        slab[into + w] = 0
+    clear_number(slab, into, words)
     if not valid:
         return
     kind = code[at + X_KIND]
@@ -53,14 +73,17 @@ def contribute(code: Slab, slab: Slab, prefix: int, into: int, value: int, valid
     column = code[P_COLUMN_TABLE] + code[at + X_COLUMN] * COLUMN_FIELDS
     if code[column + C_KIND] == INT:
         if kind == PREFIX_SUM:
-            add_value(slab, into, words, value)
+            if words == 1:
+                slab[into] = value
+            else:
+                add_value(slab, into, words, value)
         elif kind == PREFIX_SQUARE:
             add_square(slab, into, words, value)
         return
     _contribute_float(code, slab, at, column, into, as_float(value))
 
 
-@compiled
+@apart
 def _contribute_float(code: Slab, slab: Slab, at: int, column: int, into: int, x: float) -> None:
     """A float enters the totals only where its sum and its square both fit; PREFIX_UNFIT counts the others."""
     fits = True
@@ -84,7 +107,7 @@ def _contribute_float(code: Slab, slab: Slab, at: int, column: int, into: int, x
         slab[into] = 1
 
 
-@compiled
+@apart
 def add_prefixes(code: Slab, slab: Slab, into: int, a: int, b: int) -> None:
     """into = a + b, over all prefix words of an entry."""
     for p in range(code[P_PREFIXES]):
@@ -96,7 +119,7 @@ def add_prefixes(code: Slab, slab: Slab, into: int, a: int, b: int) -> None:
             add(slab, into + offset, a + offset, b + offset, code[at + X_WORDS])
 
 
-@compiled
+@apart
 def subtract_prefixes(code: Slab, slab: Slab, into: int, a: int, b: int) -> None:
     for p in range(code[P_PREFIXES]):
         at = code[P_PREFIX_TABLE] + p * PREFIX_FIELDS
@@ -104,7 +127,7 @@ def subtract_prefixes(code: Slab, slab: Slab, into: int, a: int, b: int) -> None
         subtract(slab, into + offset, a + offset, b + offset, code[at + X_WORDS])
 
 
-@compiled
+@apart
 def totals_behind(code: Slab, slab: Slab, entry: int, index: int, into: int) -> None:
     """All prefixes over everything before place `index` of a chunk, from the key's beginning."""
     words = code[P_PREFIX_WORDS]

@@ -10,25 +10,22 @@ instructions below.
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Callable
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.cgutils import get_item_pointer
-from numba.core.codegen import CPUCodeLibrary
 from numba.core.typing import templates
 from numba.core.typing.templates import signature
 from numba.extending import lower_builtin, type_callable
 from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
-from headrace.core.kernel.cache import use_private_cache
+from headrace.core.kernel.compiling import PLAIN, apart, compiled, door
 
-use_private_cache()  # before the first function below is decorated
+__all__ = ["PLAIN", "apart", "compiled", "door"]
 
 Word = int  # in compiled code a uint64
 Slab = NDArray[np.int64]
@@ -36,78 +33,26 @@ Bytes = NDArray[np.uint8]
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
-PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # numba sets it when it is imported
-
 # Parts of numba that have no types of their own.
 _signature = cast(Callable[..., object], signature)
-_unliteral = cast(Callable[[object], object], types.unliteral)
 _make_array = cast(Callable[[object], Callable[..., object]], make_array)
 _item_pointer = cast(Callable[..., ir.Value], get_item_pointer)
 _emits = cast(Callable[..., Callable[[_Function], _Function]], lower_builtin)
 
 
-class _Dispatcher(Protocol):
-    get_call_template: Callable[..., object]
-
-
-def compiled(function: _Function) -> _Function:
-    """A function of the kernel: compiled into every door that reaches it; plain Python with NUMBA_DISABLE_JIT=1.
-
-    IEEE arithmetic as written: no fast math, no contraction, no exception at a division by zero.
-    """
-    dispatcher = cast(_Dispatcher, numba.njit(nogil=True, error_model="numpy")(function))
-    if not PLAIN:
-        dispatcher.get_call_template = _inner(dispatcher.get_call_template)
-    return cast(_Function, dispatcher)
-
-
-def door(function: _Function) -> _Function:
-    """A function that Python calls: everything behind it is optimised once, here, and kept in the cache."""
-    return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-_depth = threading.local()
-
-
-def _inner(resolve: Callable[..., object]) -> Callable[..., object]:
-    """Two things that numba does to a function called by another, and that cost most of the kernel's compile time.
-
-    It compiles the function again for each constant that it is called with; and it optimises it together with all that
-    it calls, then again inside each of its callers. Only the outermost function needs that, where all is together.
-    """
-
-    def resolved(args: tuple[object, ...], kws: dict[str, object]) -> object:
-        _depth.inside = getattr(_depth, "inside", 0) + 1
-        try:
-            return resolve(tuple(_unliteral(arg) for arg in args), kws)
-        finally:
-            _depth.inside -= 1
-
-    return resolved
-
-
-def _optimise_outermost(library: object) -> None:
-    if not getattr(_depth, "inside", 0):
-        _optimise(library)
-
-
-_optimise = CPUCodeLibrary._optimize_final_module
-CPUCodeLibrary._optimize_final_module = _optimise_outermost
-
-
-def _word(value: int) -> Word:
+def word(value: int) -> Word:
     """A constant: frozen as a uint64 in compiled code, and one that cannot overflow in plain Python."""
     return value if PLAIN else cast(Word, np.uint64(value))
 
 
-ZERO = _word(0)
-ONE = _word(1)
-MASK = _word(2**64 - 1)
-LOW_HALF = _word(2**32 - 1)
-TOP_BIT = _word(2**63)
-_FRACTION = _word(2**52 - 1)
-_HIDDEN_BIT = _word(2**52)
-_EXPONENT = _word(0x7FF)
+ZERO = word(0)
+ONE = word(1)
+MASK = word(2**64 - 1)
+LOW_HALF = word(2**32 - 1)
+TOP_BIT = word(2**63)
+_FRACTION = word(2**52 - 1)
+_HIDDEN_BIT = word(2**52)
+_EXPONENT = word(0x7FF)
 
 
 def to_word(value: int) -> Word:
