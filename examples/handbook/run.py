@@ -171,9 +171,8 @@ def decide(data: Path, work: Path, periods: Split, limit: int) -> None:
             outcomes[made.outcome.value] = outcomes.get(made.outcome.value, 0) + 1
         report = project.replay_decisions("payment")
     print(f"  {', '.join(f'{count} {name}' for name, count in sorted(outcomes.items()))}")
-    print(
-        f"  durable, in process: p50 {np.percentile(taken, 50) * 1e3:.2f} ms, p99 {np.percentile(taken, 99) * 1e3:.2f} ms"
-    )
+    p50, p99 = np.percentile(taken, (50, 99)) * 1e3
+    print(f"  durable, in process: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
     print(f"  recomputed from the log: {report.compared:,} compared, {report.mismatched} mismatched")
     if report.mismatched or report.compared != len(taken):
         raise SystemExit("recomputed decisions differ from what was recorded")
