@@ -23,7 +23,9 @@ SYNONYMS = {
     r"savepoints?(?!\w)": "checkpoint",
 }
 # Other people's names, which are written as they are.
-FOREIGN = re.compile(r"pyarrow\.dataset|sklearn\.(pipeline|datasets)|make_pipeline|pipeline_class=|define_pipelines|SAVEPOINT|savepoint=")
+FOREIGN = re.compile(
+    r"pyarrow\.dataset|sklearn\.(pipeline|datasets)|make_pipeline|pipeline_class=|define_pipelines|SAVEPOINT|savepoint="
+)
 
 VAGUE_FILES = ("utils", "util", "helpers", "helper", "common", "manager", "base", "misc", "shared", "tools")
 VAGUE_ENDINGS = ("Impl", "Base", "Manager", "Helper", "Helpers", "Util", "Utils")
