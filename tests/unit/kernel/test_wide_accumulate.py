@@ -154,7 +154,8 @@ def test_squares_that_cannot_be_of_the_same_values_give_nan() -> None:
 
 @pytest.mark.skipif(PLAIN, reason="this run is the plain one already")
 def test_plain_python_passes_the_same_tests() -> None:
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    # In there this very test skips, which is no lack of the machine.
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "HEADRACE_REQUIRE_ALL": "0"}
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", str(Path(__file__))]
     outcome = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert outcome.returncode == 0, outcome.stdout[-4000:]
