@@ -19,6 +19,7 @@ from headrace.runtime.project import open_project
 from headrace.schemas.define import ImportOptions
 
 OPTIONS = ImportOptions(zone="UTC", round=("tx_amount",), ignore=("tx_fraud_scenario",))
+ONLY_OUTCOMES = ImportOptions(zone="UTC")
 BOOK = {"offline": (0.967, 0.880), "served": (0.868, 0.573)}
 DEFINITIONS = Path(__file__).with_name("leak_definitions.py")
 
@@ -42,8 +43,9 @@ def show_leak(data: Path, folder: Path, periods: Split, *, compare: bool) -> dic
     found = {}
     with open_project(folder) as project:
         project.apply()
-        for topic in ("claimed", "claimed_outcomes", "honest"):
+        for topic in ("claimed", "honest"):
             project.import_file(topic, data, options=OPTIONS)
+        project.import_file("claimed_outcomes", data, options=ONLY_OUTCOMES)
         week = training.build_training_set(
             project, "claimed", begin=periods.train_begin, end=periods.train_end, t_label=periods.t_label_train
         )
