@@ -153,7 +153,7 @@ def rate(views: tuple[View, View], table: pa.Table) -> float:
 
 
 def online(views: tuple[View, View], table: pa.Table, rows: int) -> dict[str, float]:
-    """One event through both views: answered, then inserted; and its answers against the replay's."""
+    """One event through both views: answered, then inserted, the calls from Python included."""
     states = [KeyedState(view.program) for view in views]
     handles: list[dict[int, int]] = [{}, {}]
     columns = [table["time"].to_pylist()[:rows]]
