@@ -67,7 +67,8 @@ class Project:
         self._role = role
         self._log: Log | None = None
         self._deciders: dict[str, Decider] = {}
-        self._states: list[tuple[str, FeatureState]] = []
+        self._states: dict[str, FeatureState] = {}  # by the folder of their checkpoint, the newest
+        self._read: dict[str, FeatureState] = {}  # a view's own, for reads: deciders share theirs with nobody
         self._lock = threading.RLock()
         self._tz_version = tz_version()
 
@@ -187,16 +188,20 @@ class Project:
                 raise
             state = FeatureState(self.compile(views), topics=topics)
             state.catch_up(self.log)
-        self._states.append((place.name, state))
+        self._states[place.name] = state
         return state
 
     def read(self, view: str, entity: Hashable | list[Hashable], *, t: Instant | None = None) -> dict[str, object]:
         """A view's features of an entity at t (now), at the log's end, by name: decimals as Decimal, instants as
         datetime, last-n as tuples."""
-        state = self.state([view])
-        at = self._clock.now() if t is None else t
         key = tuple(entity) if isinstance(entity, list) else entity
-        values, _ = state.read(view, key, at)
+        with self._lock:
+            state = self._read.get(view)
+            if state is None:
+                state = self._read[view] = self.state([view])
+            else:
+                state.catch_up(self.log)
+            values, _ = state.read(view, key, self._clock.now() if t is None else t)
         features = self.definitions.view(view).features
         return {f.name: _shown(value, f.type) for f, value in zip(features, values, strict=True)}
 
@@ -348,7 +353,7 @@ class Project:
     def checkpoint(self) -> None:
         """Write every state's checkpoint."""
         fingerprints = self.fingerprints("view")
-        for place, state in self._states:
+        for place, state in self._states.items():
             checkpoint.write(
                 state,
                 self.state_folder / "checkpoints" / place,
