@@ -32,3 +32,15 @@ def test_a_read_gives_decimals_instants_and_lists_as_python_has_them(tmp_path: P
         assert {*latest} == {Decimal("1.50"), Decimal("2.25")}
         assert isinstance(since, int)
         assert list(project.read("activity", 8).values())[:2] == [0, None]
+
+
+def test_a_second_read_sees_what_came_since_the_first(tmp_path: Path) -> None:
+    (tmp_path / "definitions.py").write_text(SHOP, encoding="utf-8")
+    with open_project(tmp_path) as project:
+        project.apply()
+        counts = []
+        for number in range(3):
+            at = dt.datetime.now(dt.UTC).isoformat()
+            project.produce("orders", [{"order": f"o{number}", "customer": 7, "amount": "1.00", "at": at}])
+            counts.append(project.read("activity", 7)["count_1d"])
+    assert counts == [1, 2, 3]
