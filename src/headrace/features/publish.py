@@ -102,19 +102,23 @@ class Publisher:
         `empty=`.
         """
         slots = _columns_of(words)
+        all_there = not reasons.any()  # as most are, so that no feature need look at each of its reasons
         arrays = []
         for i, feature in enumerate(self._features):
             said = reasons[:, i]
             slot, width = self._program.slot[i], self._program.width[i]
-            arrays.append(self._array(feature, slots[slot : slot + width], said, self._empties[i]))
+            arrays.append(self._array(feature, slots[slot : slot + width], said, self._empties[i], all_there))
         fields = [pa.field(f.name, f.type.arrow) for f in self._features]
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
-    def _array(self, feature: Feature, slots: Words, said: Reasons, empty: Physical) -> pa.Array:
+    def _array(self, feature: Feature, slots: Words, said: Reasons, empty: Physical, all_there: bool) -> pa.Array:
         if feature.function is Function.SUM and len(slots) == 2:
             return _sums(feature.type, slots, said, empty)
-        if feature.function is Function.COUNT:
+        if feature.function is Function.COUNT and not slots[0].all():
             said[(said == Reason.VALUE) & (slots[0] == 0)] = Reason.EMPTY
+            all_there = False
+        if all_there:
+            return self._values(feature.type, slots, None)
         nulls = said != Reason.VALUE
         if not nulls.any():
             return self._values(feature.type, slots, None)

@@ -109,7 +109,7 @@ def reference(program: Program, output: Output, rows: list[Row], request: Row | 
     scale = 1 if column.kind is ColumnKind.FLOAT else 10**column.scale
     if function is Function.SUM:
         x = nearest(total)
-    elif function is Function.MEAN:
+    elif function is Function.MEAN or function is Function.RATE:
         x = nearest(total / (n * scale))
     else:
         if output.sample and n < 2:
@@ -155,6 +155,25 @@ def random_program(rng: random.Random) -> Program:
     return build(tuple(columns), tuple(spans), tuple(outputs), max_distinct=rng.choice((3, 4_096)))
 
 
+def narrow_program(rng: random.Random) -> Program:
+    """Counts, sums and means that take one word, as most views have: replays answer their rows in runs."""
+    columns = tuple(
+        Column(kind=ColumnKind.INT, bits=rng.choice((1, 20, 39)), scale=2, always=rng.random() < 0.5) for _ in range(2)
+    )
+    spans = (Span(width=7 * STEP), Span(width=rng.choice((None, 90 * STEP))), Span(width=50 * STEP, delay=5 * STEP))
+    choices = [
+        Output(function=function, span=span, column=column, current=current)
+        for function in (Function.COUNT, Function.SUM, Function.MEAN, Function.RATE)
+        for span in range(3)
+        for column in (None, 0, 1)
+        for current in (False, True)
+        if column is not None or function is Function.COUNT
+    ]
+    program = build(columns, spans, tuple(rng.sample(choices, 6)))
+    assert program.narrow
+    return program
+
+
 def random_value(rng: random.Random, column: Column, style: int) -> int | float | None:
     if not column.always and rng.random() < 0.2:
         return None
@@ -177,7 +196,9 @@ class Story:
     keys: int
 
 
-def tell(rng: random.Random, program: Program, length: int, keys: int, horizon: int | None = None) -> Story:
+def tell(rng: random.Random, program: Program, length: int, keys: int, *, steady: bool = False) -> Story:
+    """steady: every row is asked, and all alike."""
+    always_overlaid = rng.random() < 0.5
     ordered = program.code[17] >= 0
     style = rng.choice((0, 0, 1))
     rows: list[list[Row]] = [[] for _ in range(keys)]
@@ -187,7 +208,7 @@ def tell(rng: random.Random, program: Program, length: int, keys: int, horizon: 
     now = 0
     late_columns = [c for c, column in enumerate(program.columns) if column.history]
     lateness = rng.choice((0.0, 0.05, 0.5))
-    every = rng.choice((1, 3)) if length < 200 else 37
+    every = 1 if steady else rng.choice((1, 3)) if length < 200 else 37
     for seq in range(length):
         now += rng.choice((0, 0, STEP, 3 * STEP))
         key = rng.randrange(keys)
@@ -211,7 +232,7 @@ def tell(rng: random.Random, program: Program, length: int, keys: int, horizon: 
         row = Row(time, rng.randint(-2, 2) if ordered else 0, seq, fresh)
         flags, out = int(Flag.INSERT), -1
         if seq % every == 0 or length - seq < 20:
-            overlay = rng.random() < 0.6
+            overlay = always_overlaid if steady else rng.random() < 0.6
             flags |= int(Flag.QUERY) | (int(Flag.OVERLAY) if overlay else 0)
             words: list[int] = []
             reasons = []
@@ -286,6 +307,27 @@ def test_replay_and_state_answer_as_the_rules_say(seed: int) -> None:
     story = tell(rng, program, 60 if PLAIN else rng.choice((80, 300)), rng.choice((1, 3)))
     check_replay(program, story)
     check_online(program, story, cut=30)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_rows_in_runs_answer_as_the_rules_say(seed: int) -> None:
+    rng = random.Random(2_000 + seed)
+    program = narrow_program(rng)
+    story = tell(rng, program, 60 if PLAIN else rng.choice((80, 700)), rng.choice((1, 3)), steady=seed % 4 > 0)
+    check_replay(program, story)
+    check_online(program, story)
+
+
+def test_a_replay_without_updates_needs_no_histories() -> None:
+    rng = random.Random(11)
+    columns = (Column(kind=ColumnKind.INT, bits=8, history=True), Column(kind=ColumnKind.INT, bits=8))
+    outputs = (Output(function=Function.MEAN, span=0, column=0), Output(function=Function.COUNT, span=0, column=1))
+    program = build(columns, (Span(width=90 * STEP),), outputs)
+    assert not program.narrow
+    lighter = program.without_history()
+    assert lighter.narrow and (lighter.slot, lighter.width) == (program.slot, program.width)
+    assert lighter.without_history() is lighter
+    check_replay(program, tell(rng, lighter, 60 if PLAIN else 700, 2, steady=True))
 
 
 @pytest.mark.skipif(PLAIN, reason="minutes in plain Python")

@@ -33,6 +33,7 @@ from headrace.core.kernel.program import (
     P_PREFIXES,
     P_ROW,
     P_SEQ,
+    P_TAIL,
     P_VALID,
     PREFIX_FIELDS,
     X_COLUMN,
@@ -47,8 +48,6 @@ from headrace.core.kernel.slab import (
     MIN_INT64,
     N_NEXT,
     NEXT_CAPACITY,
-    R_ORDER,
-    R_SEQ,
     R_TIME,
     R_VALID,
     R_VALUES,
@@ -58,6 +57,8 @@ from headrace.core.kernel.slab import (
     S_FREE_NODES,
     S_HORIZON,
     S_SCRATCH,
+    T_ORDER,
+    T_SEQ,
     give,
     log2,
     raw_of,
@@ -159,9 +160,9 @@ def behind(code: Slab, slab: Slab, key: int, chunk: int, index: int, row: Slab, 
     if slab[first] != row[at + R_TIME]:
         return slab[first] > row[at + R_TIME]
     order = slab[first + code[P_ORDER] * capacity]
-    if order != row[at + R_ORDER]:
-        return order > row[at + R_ORDER]
-    return slab[first + code[P_SEQ] * capacity] > row[at + R_SEQ]
+    if order != row[at + code[P_TAIL] + T_ORDER]:
+        return order > row[at + code[P_TAIL] + T_ORDER]
+    return slab[first + code[P_SEQ] * capacity] > row[at + code[P_TAIL] + T_SEQ]
 
 
 @apart
@@ -177,8 +178,8 @@ def _write(code: Slab, slab: Slab, entry: int, index: int, row: Slab, at: int) -
                 slab[base + j] = slab[base + j - 1]
     slab[offset + index] = row[at + R_TIME]
     if code[P_ORDER] >= 0:
-        slab[offset + code[P_ORDER] * capacity + index] = row[at + R_ORDER]
-        slab[offset + code[P_SEQ] * capacity + index] = row[at + R_SEQ]
+        slab[offset + code[P_ORDER] * capacity + index] = row[at + code[P_TAIL] + T_ORDER]
+        slab[offset + code[P_SEQ] * capacity + index] = row[at + code[P_TAIL] + T_SEQ]
     valid = row[at + R_VALID]
     if code[P_VALID] >= 0:
         slab[offset + code[P_VALID] * capacity + index] = valid

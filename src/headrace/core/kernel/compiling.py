@@ -64,6 +64,15 @@ def door(function: _Function) -> _Function:
     return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy", pipeline_class=_Door)(function))
 
 
+def direct(door: Callable[..., int]) -> Callable[..., int]:
+    """A door of one integer, without numba's look at what it is given, which costs as much again as the call."""
+    if PLAIN:
+        return door
+    dispatcher = cast(Any, door)
+    dispatcher.compile((numba.int64,))
+    return cast(Callable[..., int], dispatcher.get_overload((numba.int64,)))
+
+
 def _function(function: _Function, *, apart: bool) -> _Function:
     if PLAIN:
         return function

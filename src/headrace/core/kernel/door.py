@@ -1,7 +1,7 @@
 """The compiled door: packed rows in, outputs out. Touches only the memory whose addresses it is given.
 
-One function, so that everything behind it is compiled and optimised once a machine. A packed row is `width` words:
-time, order, seq, valid, values, then its key's handle, its flags and its output row.
+One function, so that everything behind it is compiled and optimised once a machine. Packed rows are laid out as
+slab.py says, `width` words each.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from headrace.core.kernel.answer import answer
 from headrace.core.kernel.change import update
 from headrace.core.kernel.chunks import insert
 from headrace.core.kernel.memory import Codes, codes_at, expect_octets, expect_words, octets_at, words_at
-from headrace.core.kernel.program import P_OUTPUTS, P_SLOTS, Flag
+from headrace.core.kernel.program import P_NARROW, P_OUTPUTS, P_SLOTS, P_TAIL, Flag
+from headrace.core.kernel.runs import answer_run, run_length
 from headrace.core.kernel.slab import (
     CHUNK,
-    R_ORDER,
-    R_SEQ,
+    FLAG_BITS,
+    R_META,
     R_TIME,
-    R_VALID,
     R_VALUES,
     S_FIRST_CAPACITY,
     S_SCRATCH,
     S_USED,
+    T_HANDLE,
+    T_SEQ,
     clear,
     new_key,
     room,
 )
-from headrace.core.kernel.words import Bytes, Slab, apart, door
+from headrace.core.kernel.words import Bytes, Slab, apart, compiled, door
 
-ROW_TAIL: Final = 3
-HANDLE, FLAGS, OUT = 3, 2, 1  # counted back from a row's end
 _INSERT, _QUERY, _OVERLAY, _UPDATE = int(Flag.INSERT), int(Flag.QUERY), int(Flag.OVERLAY), int(Flag.UPDATE)
 _CHANGE = _INSERT | _UPDATE
 _AHEAD: Final = 6  # rows: about as long as memory takes
@@ -43,54 +43,54 @@ def _rows(
     """Rows [first, last) in order; returns the first that found no room. handle: their key; -1: each row says."""
     slots = code[P_SLOTS]
     outputs = code[P_OUTPUTS]
-    for i in range(first, last):
+    in_runs = code[P_NARROW] != 0 and handle >= 0
+    i = first
+    while i < last:
+        if in_runs:
+            n = run_length(code, slab, handle, packed, width, i, last)
+            if n > 1:
+                answer_run(code, slab, handle, packed, width, i, n, out, reasons)
+                i += n
+                continue
         at = i * width
-        key = handle if handle >= 0 else packed[at + width - HANDLE]
-        flags = packed[at + width - FLAGS]
         if i + _AHEAD < last:  # outputs lie in the order of the questions, so each is far from the one before
-            next_row = packed[at + _AHEAD * width + width - OUT]
+            next_row = packed[at + _AHEAD * width + R_META] >> FLAG_BITS
             expect_words(out, next_row * slots)
             expect_octets(reasons, next_row * outputs)
-        if flags & _QUERY:
-            row = packed[at + width - OUT]
-            overlay = flags & _OVERLAY != 0
+        key = handle if handle >= 0 else packed[at + code[P_TAIL] + T_HANDLE]
+        meta = packed[at + R_META]
+        if meta & _QUERY:
+            row = meta >> FLAG_BITS
+            overlay = meta & _OVERLAY != 0
             if not answer(code, slab, key, packed, at, overlay, out, row * slots, reasons, row * outputs):
                 return i
-        if flags & _CHANGE:
+        if meta & _CHANGE:
             if not room(code, slab, key):
                 return i
-            if flags & _INSERT:
+            if meta & _INSERT:
                 insert(code, slab, key, packed, at)
             else:
-                update(code, slab, key, packed[at + R_TIME], packed[at + R_SEQ], packed, at + R_VALUES)
+                seq = packed[at + code[P_TAIL] + T_SEQ]
+                update(code, slab, key, packed[at + R_TIME], seq, packed, at + R_VALUES)
+        i += 1
     return last
 
 
 @door
-def work(
-    code_at: int | Slab,
-    slab_at: int | Slab,
-    capacity: int,
-    packed_at: int | Slab,
-    starts_at: int | Slab,
-    width: int,
-    first: int,
-    last: int,
-    out_at: int | Slab,
-    reasons_at: int | Bytes,
-) -> int:
-    """Three jobs behind one door, so that there is one compilation.
+def work(frame_at: int | Slab) -> int:
+    """Three jobs behind one door, so that there is one compilation; what it takes in one frame, as every argument costs
+    a tenth of a microsecond. The frame: code, slab, capacity, packed, starts, width, first, last, out, reasons.
 
     capacity > 0: clear a slab of so many words, then keys [first, last) with rows starts[key] to starts[key + 1], every
     key from nothing; returns the first key that did not fit, or `last`. capacity 0: rows [first, last) on a living
     slab; returns the first that found no room, or `last`. width 0: a new key's handle, -1 without room.
     """
-    code = words_at(code_at)
-    slab = words_at(slab_at)
-    packed = words_at(packed_at)
-    starts = words_at(starts_at)
-    out = words_at(out_at)
-    reasons = octets_at(reasons_at)
+    frame = words_at(frame_at)
+    code, slab = words_at(frame[0]), words_at(frame[1])
+    capacity = frame[2]
+    packed, starts = words_at(frame[3]), words_at(frame[4])
+    width, first, last = frame[5], frame[6], frame[7]
+    out, reasons = words_at(frame[8]), octets_at(frame[9])
     if width == 0:
         return new_key(slab)
     if capacity == 0:
@@ -113,66 +113,23 @@ def work(
 
 
 @door
-def pack(
-    keys_at: int | Codes,
-    flags_at: int | Bytes,
-    time_at: int | Slab,
-    order_at: int | Slab,
-    seq_at: int | Slab,
-    valid_at: int | Slab,
-    values_at: int | Slab,
-    out_at: int | Slab,
-    cursor_at: int | Slab,
-    packed_at: int | Slab,
-    width: int,
-    rows: int,
-    count: int,
-) -> None:
-    """Rows grouped by key, each in one run of words, in their order. keys: int32. values: `rows` words of each, one
-    after another. cursor: where each key's rows begin; moved on."""
-    _pack(
-        codes_at(keys_at),
-        octets_at(flags_at),
-        words_at(time_at),
-        words_at(order_at),
-        words_at(seq_at),
-        words_at(valid_at),
-        words_at(values_at),
-        words_at(out_at),
-        words_at(cursor_at),
-        words_at(packed_at),
-        width,
-        rows,
-        count,
-    )
+def pack(frame_at: int | Slab) -> None:
+    """Rows grouped by key, each in one run of words, in their order. The frame: keys (int32), flags (uint8), output
+    rows, packed, cursor (where each key's rows begin; moved on), width, how many rows there are, how many columns, and
+    where each column stands, in the order of a packed row without R_META."""
+    frame = words_at(frame_at)
+    keys, flags = codes_at(frame[0]), octets_at(frame[1])
+    _pack(frame, keys, flags, words_at(frame[2]), words_at(frame[3]), words_at(frame[4]), frame[5], frame[6], frame[7])
 
 
-@apart
+@compiled
 def _pack(
-    keys: Codes,
-    flags: Bytes,
-    time: Slab,
-    order: Slab,
-    seq: Slab,
-    valid: Slab,
-    values: Slab,
-    out: Slab,
-    cursor: Slab,
-    packed: Slab,
-    width: int,
-    rows: int,
-    count: int,
+    frame: Slab, keys: Codes, flags: Bytes, out: Slab, packed: Slab, cursor: Slab, width: int, count: int, columns: int
 ) -> None:
     for i in range(count):
         key = keys[i]
         at = cursor[key] * width
         cursor[key] += 1
-        packed[at + R_TIME] = time[i]
-        packed[at + R_ORDER] = order[i]
-        packed[at + R_SEQ] = seq[i]
-        packed[at + R_VALID] = valid[i]
-        for r in range(rows):
-            packed[at + R_VALUES + r] = values[r * count + i]
-        packed[at + width - HANDLE] = -1
-        packed[at + width - FLAGS] = flags[i]
-        packed[at + width - OUT] = out[i]
+        packed[at + R_META] = (out[i] << FLAG_BITS) | flags[i]
+        for c in range(columns):
+            packed[at + c + (1 if c >= R_META else 0)] = words_at(frame[8 + c])[i]

@@ -29,6 +29,13 @@ def place(array: Flat) -> int | Flat:
     return array if numba.config.DISABLE_JIT else int(array.ctypes.data)  # type: ignore[attr-defined]  # set by numba
 
 
+def frame(*words: int | Slab | Bytes | Codes) -> Slab:
+    """Numbers, and what `place` gave, as the one argument of a door: hand on `place` of it, and keep it alive."""
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # set by numba
+        return cast(Slab, words)
+    return np.array(words, np.int64)
+
+
 def words_at(address: int | Slab) -> Slab:
     """The int64 words at what `place` gave for them."""
     return cast(Slab, address)

@@ -11,7 +11,8 @@ their IEEE bits (`numpy.ndarray.view("int64")`). Outputs come back the same way.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -107,12 +108,13 @@ class Items:
 
 
 # How `Program.code` is laid out: a header, then four tables.
-HEADER_WORDS: Final = 20
+HEADER_WORDS: Final = 22
 (P_COLUMNS, P_PREFIXES, P_OUTPUTS, P_EDGES, P_SLOTS, P_LANES, P_PREFIX_WORDS, P_ROW, P_CALENDARS, P_DISTINCT) = range(
     10
 )
 (P_COLUMN_TABLE, P_PREFIX_TABLE, P_OUTPUT_TABLE, P_EDGE_TABLE, P_N_MAX, P_HISTORY, P_EXTREMA) = range(10, 17)
 (P_ORDER, P_SEQ, P_VALID) = range(17, 20)  # lanes, -1 where the program has no use for them
+(P_TAIL, P_NARROW) = range(20, 22)  # where a packed row's tail begins; whether runs of rows are answered at once
 # A column: its kind; whether always there; its lanes (-1: none); its prefixes; its place in a directory row.
 C_KIND, C_ALWAYS, C_RAW, C_HISTORY, C_COUNT, C_SUM, C_SQUARE, C_UNFIT, C_EXTREMA, C_SCALE = range(10)
 COLUMN_FIELDS: Final = 10
@@ -154,6 +156,10 @@ COMPACT_UNIT: Final = -74
 WIDE_UNIT: Final = -128
 COMPACT_SQUARE_UNIT: Final = -148
 
+# A packed row begins with time, valid bits, and its flags with its output row; then come the values.
+ROW_HEAD: Final = 3
+
+_NARROW = frozenset({Function.COUNT, Function.SUM, Function.MEAN, Function.RATE})
 _SUMMED = frozenset({Function.SUM, Function.MEAN, Function.VARIANCE, Function.DEVIATION, Function.RATE})
 _SQUARED = frozenset({Function.VARIANCE, Function.DEVIATION})
 _EXTREME = frozenset({Function.MIN, Function.MAX})
@@ -178,11 +184,30 @@ class Program:
     width: tuple[int, ...]
     calendars: int
     bytes_per_event: int
+    max_events: int
 
     @property
     def value_rows(self) -> int:
         """How many rows `Items.values` has: columns, two bounds a calendar span, and at least four, for updates."""
-        return max(len(self.columns) + 2 * self.calendars, 4)
+        return _value_rows(len(self.columns), self.calendars)
+
+    def without_history(self) -> Program:
+        """The same outputs in the same slots where no item is an UPDATE: what only facts that come later need is left
+        out."""
+        if not self.code[P_HISTORY]:
+            return self
+        columns = tuple(replace(column, history=False) for column in self.columns)
+        limits = {"max_events": self.max_events, "max_distinct": int(self.code[P_DISTINCT])}
+        return build(columns, self.spans, self.outputs, **limits)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether every output is a difference of one-word totals, so that rows in order need no search each."""
+        return bool(self.code[P_NARROW])
+
+
+def _value_rows(columns: int, calendars: int) -> int:
+    return max(columns + 2 * calendars, 4)
 
 
 def build(
@@ -245,10 +270,12 @@ def build(
     header[P_HISTORY] = int(any(c.history for c in columns))
     header[P_EXTREMA] = layout.extrema
     header[P_ORDER : P_VALID + 1] = [layout.order, layout.seq, layout.valid]
+    header[P_TAIL] = ROW_HEAD + _value_rows(len(columns), calendars)
+    header[P_NARROW] = int(layout.order < 0 and calendars == 0 and layout.is_narrow(outputs))
     flat = [word for table in tables for row in table for word in row]
     code = np.concatenate([header, np.array(flat, np.int64)])
-    bytes_per_event = 8 * (layout.lanes + layout.prefix_words)
-    return Program(columns, spans, outputs, code, taken, tuple(slot), tuple(width), calendars, bytes_per_event)
+    per_event = 8 * (layout.lanes + layout.prefix_words)
+    return Program(columns, spans, outputs, code, taken, tuple(slot), tuple(width), calendars, per_event, max_events)
 
 
 def _width(output: Output, columns: tuple[Column, ...]) -> int:
@@ -311,6 +338,10 @@ class _Layout:
             row[C_EXTREMA] = self.extrema
             self.extrema += 1
         self.columns.append(row)
+
+    def is_narrow(self, outputs: Iterable[Output]) -> bool:
+        """See Program.narrow; asked when all columns have been added."""
+        return all(o.function in _NARROW for o in outputs) and all(row[X_WORDS] == 1 for row in self.prefixes)
 
     def _sum(self, column: Column, power: int) -> tuple[int, int]:
         """Words and unit of an exact sum of values (power 1) or squares (2) over max_events events (SEMANTICS 3.2)."""

@@ -12,6 +12,7 @@ from headrace.core.kernel.program import (
     P_LANES,
     P_PREFIX_WORDS,
     P_ROW,
+    ROW_HEAD,
     ColumnKind,
 )
 from headrace.core.kernel.wide import VARIANCE_SCRATCH_WORDS
@@ -40,8 +41,13 @@ NODE_WORDS: Final = 4
 # before it in the chunk (0: none), and how many entries stand before it since the key's beginning.
 G_CHUNK, G_INDEX, G_ENTRY, G_TOTALS, G_POSITION = range(5)
 EDGE_WORDS: Final = 5
-# A row as it comes in: its order key, then valid bits, then values.
-R_TIME, R_ORDER, R_SEQ, R_VALID, R_VALUES = range(5)
+# A row as it comes in: time, valid bits, flags and output row (out << FLAG_BITS | flags), values; at code[P_TAIL] the
+# rest of its order key and its key's handle, which the rows of a narrow replay leave out.
+R_TIME, R_VALID, R_META = range(ROW_HEAD)
+R_VALUES: Final = ROW_HEAD
+FLAG_BITS: Final = 4
+T_ORDER, T_SEQ, T_HANDLE = range(3)
+ROW_TAIL: Final = 3
 
 FLOAT: Final = int(ColumnKind.FLOAT)
 INT: Final = int(ColumnKind.INT)

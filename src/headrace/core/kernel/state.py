@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from headrace.core.aggregate import Reason
 from headrace.core.errors import StateError
-from headrace.core.kernel.door import FLAGS, HANDLE, OUT, ROW_TAIL, pack, work
-from headrace.core.kernel.memory import NO_OCTETS, NO_WORDS, place
+from headrace.core.kernel.compiling import direct
+from headrace.core.kernel.door import pack, work
+from headrace.core.kernel.memory import NO_OCTETS, NO_WORDS, frame, place
 from headrace.core.kernel.program import (
     D_CAPACITY,
     D_FIRST,
@@ -35,14 +36,17 @@ from headrace.core.kernel.program import (
 from headrace.core.kernel.slab import (
     K_CHUNKS,
     K_DIRECTORY,
-    R_ORDER,
-    R_SEQ,
+    R_META,
     R_TIME,
     R_VALID,
     R_VALUES,
+    ROW_TAIL,
     S_CAPACITY,
     S_HORIZON,
     S_USED,
+    T_HANDLE,
+    T_ORDER,
+    T_SEQ,
 )
 
 STATE_BYTES_MAX = 1 << 36  # address space that an online state reserves, not memory: pages are taken when first touched
@@ -63,13 +67,15 @@ def replay(
     Raises: StateError HR-0503 where one key does not fit into memory.
     """
     out = np.zeros((outs, program.slots), np.int64)
-    reasons = np.full((outs, len(program.outputs)), int(Reason.EMPTY), np.uint8)
+    reasons = _reasons(program, items, outs)
     if len(items.key) == 0:
         return out, reasons
+    if not (items.flags & _UPDATE).any():
+        program = program.without_history()
     with np.errstate(over="ignore"):
         starts = np.zeros(keys + 1, np.int64)
         np.cumsum(np.bincount(items.key, minlength=keys), out=starts[1:])
-        packed, width = _packed(items, starts)
+        packed, width = _packed(program, items, starts)
         parts = _even_parts(starts, threads)
         if len(parts) == 1:
             _replay_part(program, packed, starts, width, parts[0], out, reasons)
@@ -81,31 +87,33 @@ def replay(
     return out, reasons
 
 
-def _packed(items: Items, starts: Words) -> tuple[Words, int]:
+def _reasons(program: Program, items: Items, outs: int) -> npt.NDArray[np.uint8]:
+    """VALUE where an item will answer, EMPTY elsewhere."""
+    asked = items.out[(items.flags & int(Flag.QUERY)) != 0] if (items.flags & _QUERY == 0).any() else items.out
+    shape = (outs, len(program.outputs))
+    if len(asked) == outs:
+        return np.zeros(shape, np.uint8)
+    reasons = np.full(shape, int(Reason.EMPTY), np.uint8)
+    reasons[asked] = int(Reason.VALUE)
+    return reasons
+
+
+def _packed(program: Program, items: Items, starts: Words) -> tuple[Words, int]:
     """The rows grouped by key, in one array, and how many words each takes."""
-    width = R_VALUES + items.values.shape[0] + ROW_TAIL
+    rows = len(program.columns) if program.narrow else program.value_rows
+    columns = [items.time, items.valid, *items.values[:rows]]
+    if not program.narrow:
+        columns += [items.order, items.seq]
+    columns = [np.ascontiguousarray(column, np.int64) for column in columns]
+    width = R_VALUES + rows + (0 if program.narrow else ROW_TAIL)
     packed = np.empty(len(items.key) * width, np.int64)
-    words = [np.ascontiguousarray(a, np.int64) for a in (items.time, items.order, items.seq, items.valid, items.out)]
-    time, order, seq, valid, out = words
     key = np.ascontiguousarray(items.key, np.int32)
     flags = np.ascontiguousarray(items.flags, np.uint8)
-    values = np.ascontiguousarray(items.values, np.int64).reshape(-1)
+    out = np.ascontiguousarray(items.out, np.int64)
     cursor = starts[:-1].copy()
-    pack(
-        place(key),
-        place(flags),
-        place(time),
-        place(order),
-        place(seq),
-        place(valid),
-        place(values),
-        place(out),
-        place(cursor),
-        place(packed),
-        width,
-        items.values.shape[0],
-        len(items.key),
-    )
+    arrays = (place(key), place(flags), place(out), place(packed), place(cursor))
+    words = frame(*arrays, width, len(key), len(columns), *(place(column) for column in columns))
+    pack(place(words))
     return packed, width
 
 
@@ -129,21 +137,28 @@ def _replay_part(
     key, last = part
     while key < last:
         slab = np.empty(capacity, np.int64)
-        key = work(
-            place(program.code),
-            place(slab),
-            capacity,
-            place(packed),
-            place(starts),
-            width,
-            key,
-            last,
-            place(out.reshape(-1)),
-            place(reasons.reshape(-1)),
-        )
+        key = _work(program.code, slab, capacity, packed, starts, width, key, last, out, reasons)
         capacity *= 4  # the key did not fit: it starts again in more room
         if capacity > STATE_BYTES_MAX // 8:
             raise StateError("HR-0503", "one key's events do not fit into memory", detail=f"{capacity * 8} bytes")
+
+
+def _work(
+    code: Words,
+    slab: Words,
+    capacity: int,
+    packed: Words,
+    starts: Words,
+    width: int,
+    first: int,
+    last: int,
+    out: Words,
+    reasons: npt.NDArray[np.uint8],
+) -> int:
+    """The door, with a frame of its own."""
+    arrays = place(packed.reshape(-1)), place(starts), place(out.reshape(-1)), place(reasons.reshape(-1))
+    words = frame(place(code), place(slab), capacity, arrays[0], arrays[1], width, first, last, arrays[2], arrays[3])
+    return int(work(place(words)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +184,19 @@ class KeyedState:
         self._row = np.zeros(self._width, np.int64)
         self._row_at = place(self._row)
         self._bytes = self._row.data.cast("B")
-        # A row's head with so many values; a tail. Packing costs a third of assigning to a slice.
-        self._heads = [struct.Struct(f"={R_VALUES + n}q").pack_into for n in range(program.value_rows + 1)]
-        self._tail = struct.Struct(f"={ROW_TAIL}q").pack_into
-        self._tail_at = 8 * (self._width - ROW_TAIL)
+        # A row with so many values. Packing costs a third of assigning to a slice.
+        rows = program.value_rows
+        layouts = (f"={R_VALUES + n}q{8 * (rows - n)}x{ROW_TAIL}q" for n in range(rows + 1))
+        self._packers = [struct.Struct(layout).pack_into for layout in layouts]
         self._out = np.zeros(max(program.slots, 1), np.int64)
         self._out_at = place(self._out)
         self._reasons = np.zeros(max(len(program.outputs), 1), np.uint8)
         self._reasons_at = place(self._reasons)
         self._words = self._out.data.cast("B")
-        self._work(capacity=len(self._slab), width=self._width, last=0)
+        self._call(capacity=len(self._slab), width=self._width, last=0)
+        self._frame = self._frame_of(capacity=0, width=self._width, last=1)
+        self._frame_at = place(self._frame)
+        self._enter = direct(work)
         self.empty = self._new_key()
         self._keys = 1
 
@@ -188,14 +206,18 @@ class KeyedState:
         return self._new_key()
 
     def _new_key(self) -> int:
-        handle = self._work(capacity=0, width=0, last=0)
+        handle = self._call(capacity=0, width=0, last=0)
         if handle < 0:
             raise self._full()
         return handle
 
-    def _work(self, *, capacity: int, width: int, last: int) -> int:
+    def _call(self, *, capacity: int, width: int, last: int) -> int:
+        words = self._frame_of(capacity=capacity, width=width, last=last)
+        return int(work(place(words)))
+
+    def _frame_of(self, *, capacity: int, width: int, last: int) -> Words:
         row, out, reasons = self._row_at, self._out_at, self._reasons_at
-        return int(work(self._code_at, self._slab_at, capacity, row, row, width, 0, last, out, reasons))
+        return frame(self._code_at, self._slab_at, capacity, row, row, width, 0, last, out, reasons)
 
     def insert(self, key: int, time: int, order: int, seq: int, valid: int, values: Sequence[int]) -> None:
         """One event. values: a word a column."""
@@ -233,21 +255,8 @@ class KeyedState:
 
     def _do(self, flags: int, key: int, time: int, order: int, seq: int, valid: int, values: Sequence[int]) -> None:
         """One row through the door."""
-        self._heads[len(values)](self._bytes, 0, time, order, seq, valid, *values)
-        self._tail(self._bytes, self._tail_at, key, flags, 0)
-        done = work(
-            self._code_at,
-            self._slab_at,
-            0,
-            self._row_at,
-            self._row_at,
-            self._width,
-            0,
-            1,
-            self._out_at,
-            self._reasons_at,
-        )
-        if done < 1:
+        self._packers[len(values)](self._bytes, 0, time, valid, flags, *values, order, seq, key)
+        if self._enter(self._frame_at) < 1:
             raise self._full()
 
     def ties(self, key: int, time: int) -> list[tuple[int, int]]:
@@ -274,26 +283,14 @@ class KeyedState:
         count, rows = len(items.key), items.values.shape[0]
         width = R_VALUES + rows + ROW_TAIL
         packed = np.empty((count, width), np.int64)
-        packed[:, R_TIME], packed[:, R_ORDER] = items.time, items.order
-        packed[:, R_SEQ], packed[:, R_VALID] = items.seq, items.valid
+        packed[:, R_TIME], packed[:, R_VALID] = items.time, items.valid
+        packed[:, R_META] = items.flags & int(Flag.INSERT | Flag.UPDATE)
         packed[:, R_VALUES : R_VALUES + rows] = items.values.T
-        packed[:, width - HANDLE] = items.key
-        packed[:, width - FLAGS] = items.flags & int(Flag.INSERT | Flag.UPDATE)
-        packed[:, width - OUT] = 0
-        flat = packed.reshape(-1)
+        tail = R_VALUES + rows
+        packed[:, tail + T_ORDER], packed[:, tail + T_SEQ] = items.order, items.seq
+        packed[:, tail + T_HANDLE] = items.key
         with np.errstate(over="ignore"):
-            done = work(
-                self._code_at,
-                self._slab_at,
-                0,
-                place(flat),
-                place(NO_WORDS),
-                width,
-                0,
-                count,
-                place(NO_WORDS),
-                place(NO_OCTETS),
-            )
+            done = _work(self.program.code, self._slab, 0, packed, NO_WORDS, width, 0, count, NO_WORDS, NO_OCTETS)
         if done < count:
             raise self._full()
 
