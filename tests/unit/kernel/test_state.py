@@ -340,6 +340,55 @@ def test_across_chunks(seed: int) -> None:
     check_online(program, story, cut=1_700)
 
 
+@pytest.mark.parametrize("seed", range(2 if PLAIN else 12))
+def test_distinct_counts_of_large_windows_follow_them(seed: int) -> None:
+    rng = random.Random(3_000 + seed)
+    always = rng.random() < 0.5
+    columns = (
+        Column(kind=ColumnKind.INT, bits=rng.choice((3, 8, 30)), always=always),
+        Column(kind=ColumnKind.FLOAT, compact=True),
+    )
+    spans = (Span(width=None), Span(width=300 * STEP), Span(width=900 * STEP, delay=40 * STEP, overlaid=False))
+    outputs = tuple(
+        Output(function=Function.DISTINCT, span=span, column=column, current=rng.random() < 0.5)
+        for span in range(3)
+        for column in range(2)
+    )
+    program = build(columns, spans, outputs, max_distinct=rng.choice((5, 200, 4_096)))
+    story = tell(rng, program, 500 if PLAIN else 2_500, 1)
+    check_replay(program, story)
+    check_online(program, story, cut=300 if PLAIN else 1_700)
+
+
+def test_a_distinct_count_survives_events_before_its_window_and_forgotten_ones() -> None:
+    column = Column(kind=ColumnKind.INT, bits=20, always=True)
+    program = build((column,), (Span(width=1_000 * STEP),), (Output(function=Function.DISTINCT, span=0, column=0),))
+    state = KeyedState(program, bytes_max=1 << 26)
+    key = state.key()
+    rows: list[Row] = []
+
+    def enter(time: int, value: int) -> None:
+        rows.append(Row(time, 0, len(rows), [value]))
+        state.insert(key, time, 0, len(rows), 1, (value,))
+
+    def ask(t: int) -> None:
+        words, reasons = state.answer(key, t, 0, 0, False, 0, (0,))
+        expected, reason = reference(program, program.outputs[0], rows, None, t)
+        assert (words, reasons) == (expected, [reason])
+
+    for i in range(1_600):
+        enter(i * STEP, i if i >= 600 else i + 100)
+    ask(1_599 * STEP)
+    for i in range(30):  # behind the window: every position in it moves
+        enter(i * STEP, 5_000 + i)
+    ask(1_600 * STEP)
+    state.expire(660 * STEP)
+    for i in range(1_600, 1_720):
+        enter(i * STEP, i)
+    for t in (1_720, 1_721, 1_700, 2_400):  # at first, what is to be given up was forgotten
+        ask(t * STEP)
+
+
 @pytest.mark.skipif(PLAIN, reason="threads of compiled code")
 def test_threads_and_more_room_change_nothing() -> None:
     rng = random.Random(7)

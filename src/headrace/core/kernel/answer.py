@@ -11,7 +11,8 @@ import math
 
 from headrace.core.aggregate import Reason
 from headrace.core.kernel.chunks import behind, locate
-from headrace.core.kernel.gather import NO_ROOM, fold
+from headrace.core.kernel.distinct import distinct
+from headrace.core.kernel.gather import fold
 from headrace.core.kernel.history import value_at
 from headrace.core.kernel.program import (
     C_ALWAYS,
@@ -86,6 +87,7 @@ from headrace.core.kernel.slab import (
     K_KNOWN,
     MAX_INT64,
     MIN_INT64,
+    NO_ROOM,
     R_TIME,
     R_VALID,
     R_VALUES,
@@ -124,7 +126,8 @@ def answer(
 
     False: there was no room to gather a window; nothing changed. overlay: the row is the request, and counts in outputs
     that say `current`.
-    Cost: O(log entries) an edge and O(1) an output, but O(window) for DISTINCT and for what must be gathered.
+    Cost: O(log entries) an edge and O(1) an output, but O(entries moved past) for
+    DISTINCT and O(window) for what must be gathered.
     """
     find_edges(code, slab, key, row, at)
     for o in range(code[P_OUTPUTS]):
@@ -214,8 +217,10 @@ def answer_one(
     low = edges + EDGE_WORDS * (code[output + O_LOW] if code[output + O_LOW] >= 0 else code[P_EDGES])
     if function == F_LOOKUP:
         return _lookup(code, slab, row, at, c, low, high, out, into)
+    if function == F_DISTINCT:
+        return distinct(code, slab, key, row, at, current, output, low, high, out, into)
     late = c >= 0 and code[column + C_HISTORY] >= 0 and row[at + R_TIME] < slab[key + K_KNOWN]
-    if late or function == F_DISTINCT:
+    if late:
         return fold(code, slab, key, row, at, current, output, low, high, out, into)
     first = _ordinal(code, slab, column, low)
     count = _ordinal(code, slab, column, high) - first

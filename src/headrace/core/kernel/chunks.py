@@ -12,6 +12,7 @@ Raw floats are kept as integers that sort like them (`sortable`).
 
 from __future__ import annotations
 
+from headrace.core.kernel.distinct import enter
 from headrace.core.kernel.program import (
     C_EXTREMA,
     C_HISTORY,
@@ -44,6 +45,7 @@ from headrace.core.kernel.slab import (
     K_CAPACITY,
     K_CHUNKS,
     K_DIRECTORY,
+    K_TABLES,
     MAX_INT64,
     MIN_INT64,
     N_NEXT,
@@ -122,6 +124,8 @@ def insert(code: Slab, slab: Slab, key: int, row: Slab, at: int) -> None:
         chunk, index = _make_room(code, slab, key, chunk, index)
         entry = slab[key + K_DIRECTORY] + chunk * words
     _write(code, slab, entry, index, row, at)
+    if slab[key + K_TABLES] != 0:
+        enter(code, slab, key, row, at, slab[entry + D_BEFORE] + index)
     if chunk + 1 < slab[key + K_CHUNKS]:
         add_behind(code, slab, key, chunk + 1, 1)
 

@@ -1,7 +1,6 @@
 """A window's values gathered and folded anew: the kernel's slow way, for what running totals cannot say. Reads.
 
-It serves floats outside the fixed point, values that were known otherwise at t, and exact distinct counts. Its scratch
-is the slab's free end.
+It serves floats outside the fixed point, and values that were known otherwise at t. Its scratch is the slab's free end.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from headrace.core.kernel.program import (
     D_OFFSET,
     F_COUNT,
     F_DEVIATION,
-    F_DISTINCT,
     F_FIRST,
     F_LAST,
     F_LAST_N,
@@ -46,7 +44,6 @@ from headrace.core.kernel.program import (
     O_N,
     O_SAMPLE,
     P_COLUMN_TABLE,
-    P_DISTINCT,
     P_ORDER,
     P_ROW,
     ColumnKind,
@@ -57,7 +54,7 @@ from headrace.core.kernel.slab import (
     G_POSITION,
     K_CHUNKS,
     K_DIRECTORY,
-    MIN_INT64,
+    NO_ROOM,
     R_TIME,
     R_VALUES,
     S_CAPACITY,
@@ -69,16 +66,13 @@ from headrace.core.kernel.slab import (
 )
 from headrace.core.kernel.totals import clear_number
 from headrace.core.kernel.wide import add_square, add_value, round_ratio, round_variance
-from headrace.core.kernel.words import MASK, Slab, apart, compiled, float_bits, to_int64, to_word, word
+from headrace.core.kernel.words import Slab, apart, compiled, float_bits, to_int64
 
 VALUE = int(Reason.VALUE)
 EMPTY = int(Reason.EMPTY)
 OVERFLOW = int(Reason.OVERFLOW)
-LIMIT = int(Reason.LIMIT)
 _FLOAT = int(ColumnKind.FLOAT)
-NO_ROOM: Final = -1
 _FLOAT_WORDS: Final = BIG_WORDS + BIG_SQUARE_WORDS + 3 * BIG_WORDS
-_SPREAD = word(0x9E37_79B9_7F4A_7C15)  # the golden ratio: neighbours land far apart
 
 
 @apart
@@ -114,18 +108,6 @@ def fold(
     is_float = code[column + C_KIND] == _FLOAT
     if function == F_SINCE_FIRST or function == F_SINCE_LAST:
         out[into] = row[at + R_TIME] - (slab[times] if function == F_SINCE_FIRST else slab[times + n - 1])
-        return VALUE
-    if function == F_DISTINCT:
-        limit = min(n, code[P_DISTINCT])
-        table = 2
-        while table < 2 * limit:
-            table *= 2
-        if times + table > slab[S_CAPACITY]:
-            return NO_ROOM
-        different = _different(slab, values, n, limit, times, table)
-        if different > limit:
-            return LIMIT
-        out[into] = different
         return VALUE
     if function == F_LAST_N:
         kept = min(n, code[output + O_N])
@@ -195,33 +177,6 @@ def _gather(
         slab[times + n] = t
         n += 1
     return n
-
-
-@compiled
-def _different(slab: Slab, values: int, n: int, limit: int, table: int, size: int) -> int:
-    """How many different values, at most limit + 1. table: `size` words, a power of two, at least twice the limit."""
-    for i in range(size):
-        slab[table + i] = MIN_INT64
-    different = 0
-    lowest = False  # MIN_INT64 itself, which marks a free place
-    for i in range(n):
-        value = slab[values + i]
-        if value == MIN_INT64:
-            different += 0 if lowest else 1
-            lowest = True
-        else:
-            hashed = (to_word(value) * _SPREAD) & MASK
-            place = to_int64(hashed >> 32) & (size - 1)
-            while slab[table + place] != value and slab[table + place] != MIN_INT64:
-                place = (place + 1) & (size - 1)
-            if slab[table + place] == MIN_INT64:
-                if different == limit:
-                    return limit + 1
-                slab[table + place] = value
-                different += 1
-        if different > limit:
-            break
-    return different
 
 
 @compiled

@@ -21,19 +21,23 @@ from headrace.core.kernel.words import Slab, bits_float, compiled, to_word
 CHUNK: Final = 512  # entries: a late insert moves at most so many, a window's ends scan at most so many
 FIRST_CAPACITY: Final = 8  # most keys of a lender have a handful of events
 NEXT_CAPACITY: Final = 64  # of a chunk opened behind a full one
+NO_ROOM: Final = -1  # what an answer returns instead of a reason where the slab has no room for its scratch
 MIN_INT64: Final = -(2**63)
 MAX_INT64: Final = 2**63 - 1
 
-# The slab's first words. Free lists: of chunks by the logarithm of their capacity, of directories likewise, of nodes.
+# The slab's first words. Free lists: of chunks by the logarithm of their capacity, of directories and tables' slots
+# likewise, of nodes.
 S_USED, S_CAPACITY, S_HORIZON, S_FIRST_CAPACITY = range(4)
 S_FREE_CHUNKS: Final = 4
 S_FREE_DIRECTORIES: Final = 20
 S_FREE_NODES: Final = 60
 S_EDGES_KEY: Final = 61  # whose edges stand in scratch, from the last query
-S_SCRATCH: Final = 64
-# A key: its directory, how many rows that has room for, how many it has, and the latest instant any history begins at.
-K_DIRECTORY, K_CAPACITY, K_CHUNKS, K_KNOWN = range(4)
-KEY_WORDS: Final = 4
+S_FREE_TABLES: Final = 62
+S_SCRATCH: Final = 96
+# A key: its directory, how many rows that has room for, how many it has, the latest instant any history begins at, and
+# the first of its tables of distinct values.
+K_DIRECTORY, K_CAPACITY, K_CHUNKS, K_KNOWN, K_TABLES = range(5)
+KEY_WORDS: Final = 5
 # A node of an entry's history in one column: what holds from an instant on. Newest instant first.
 N_NEXT, N_FROM, N_VALUE, N_VALID = range(4)
 NODE_WORDS: Final = 4
@@ -119,6 +123,7 @@ def new_key(slab: Slab) -> int:
     slab[key + K_CAPACITY] = 0
     slab[key + K_CHUNKS] = 0
     slab[key + K_KNOWN] = MIN_INT64
+    slab[key + K_TABLES] = 0
     return key
 
 

@@ -51,7 +51,7 @@ from headrace.core.kernel.slab import (
 
 STATE_BYTES_MAX = 1 << 36  # address space that an online state reserves, not memory: pages are taken when first touched
 _NORESERVE = 0x4000  # Linux: MAP_NORESERVE, which the mmap module does not name
-_FORMAT = 1
+_FORMAT = 2
 # As numbers: operations on enum members cost more than the kernel's whole work.
 _INSERT, _UPDATE = int(Flag.INSERT), int(Flag.UPDATE)
 _QUERY, _OVERLAID = int(Flag.QUERY), int(Flag.QUERY | Flag.OVERLAY)
