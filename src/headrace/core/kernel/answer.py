@@ -94,6 +94,7 @@ from headrace.core.kernel.slab import (
     S_EDGES_KEY,
     S_SCRATCH,
     edges_at,
+    extremes_at,
     raw_of,
     sortable,
     sums_at,
@@ -399,30 +400,33 @@ def _extreme(
     best = MIN_INT64 if highest else MAX_INT64
     if current:
         best = raw_of(code, c, row[at + R_VALUES + c])
-    place = DIRECTORY_FIXED + code[P_PREFIX_WORDS] + 2 * code[column + C_EXTREMA] + (1 if highest else 0)
-    last = slab[high + G_CHUNK] if slab[key + K_CHUNKS] > 0 else -1
-    for chunk in range(slab[low + G_CHUNK], last + 1):
-        entry = slab[key + K_DIRECTORY] + chunk * code[P_ROW]
-        length = slab[entry + D_LENGTH]
-        start = slab[low + G_INDEX] if chunk == slab[low + G_CHUNK] else 0
-        end = slab[high + G_INDEX] if chunk == slab[high + G_CHUNK] else length
-        if start == 0 and end == length:
-            found = slab[entry + place]
+    if slab[high + G_POSITION] > slab[low + G_POSITION]:
+        first = slab[low + G_CHUNK]
+        last = slab[high + G_CHUNK]
+        start = slab[low + G_INDEX]
+        end = slab[high + G_INDEX] if first == last else slab[slab[low + G_ENTRY] + D_LENGTH]
+        best = _scan_extreme(code, slab, slab[low + G_ENTRY], c, highest, start, end, best)
+        extremes = extremes_at(code, slab, key, code[column + C_EXTREMA], 1 if highest else 0)
+        if highest:
+            for chunk in range(first + 1, last):
+                best = max(best, slab[extremes + chunk])
         else:
-            found = _scan_extreme(code, slab, entry, c, highest, start, end)
-        best = max(best, found) if highest else min(best, found)
+            for chunk in range(first + 1, last):
+                best = min(best, slab[extremes + chunk])
+        if first < last:
+            best = _scan_extreme(code, slab, slab[high + G_ENTRY], c, highest, 0, slab[high + G_INDEX], best)
     out[into] = sortable(best) if code[column + C_KIND] == _FLOAT else best
     return VALUE
 
 
 @apart
-def _scan_extreme(code: Slab, slab: Slab, entry: int, c: int, highest: bool, start: int, end: int) -> int:
+def _scan_extreme(code: Slab, slab: Slab, entry: int, c: int, highest: bool, start: int, end: int, best: int) -> int:
+    """The best so far, or what is better at places [start, end) of a chunk."""
     capacity = slab[entry + D_CAPACITY]
     column = code[P_COLUMN_TABLE] + c * COLUMN_FIELDS
     raws = slab[entry + D_OFFSET] + code[column + C_RAW] * capacity
     valids = slab[entry + D_OFFSET] + code[P_VALID] * capacity
     always = code[column + C_ALWAYS] != 0
-    best = MIN_INT64 if highest else MAX_INT64
     for j in range(start, end):
         if always or (slab[valids + j] >> c) & 1:
             raw = slab[raws + j]

@@ -37,7 +37,7 @@ from headrace.core.kernel.slab import (
     raw_of,
     take,
 )
-from headrace.core.kernel.totals import add_prefixes, contribute
+from headrace.core.kernel.totals import add_to_all, contribute
 from headrace.core.kernel.wide import subtract
 from headrace.core.kernel.words import Slab, apart
 
@@ -129,7 +129,6 @@ def _replace(code: Slab, slab: Slab, key: int, chunk: int, index: int, c: int, r
         slab[raw_at] = raw
     slab[valid_at] = (slab[valid_at] | (1 << c)) if valid else (slab[valid_at] & ~(1 << c))
     base = offset + code[P_LANES] * capacity
-    for j in range(index, slab[entry + D_LENGTH]):
-        add_prefixes(code, slab, base + j * words, base + j * words, S_SCRATCH)
+    add_to_all(code, slab, base + index * words, words, slab[entry + D_LENGTH] - index, S_SCRATCH)
     add_behind(code, slab, key, chunk + 1, 0)
-    refresh_extrema(code, slab, entry)
+    refresh_extrema(code, slab, key, chunk)

@@ -61,12 +61,14 @@ from headrace.core.kernel.slab import (
     S_SCRATCH,
     T_ORDER,
     T_SEQ,
+    directory_words,
+    extremes_at,
     give,
     log2,
     raw_of,
     take,
 )
-from headrace.core.kernel.totals import add_prefixes, contribute, subtract_prefixes, totals_behind
+from headrace.core.kernel.totals import add_prefixes, add_to_all, contribute, subtract_prefixes, totals_behind
 from headrace.core.kernel.words import Slab, apart
 
 
@@ -123,7 +125,7 @@ def insert(code: Slab, slab: Slab, key: int, row: Slab, at: int) -> None:
     if slab[entry + D_LENGTH] == slab[entry + D_CAPACITY]:
         chunk, index = _make_room(code, slab, key, chunk, index)
         entry = slab[key + K_DIRECTORY] + chunk * words
-    _write(code, slab, entry, index, row, at)
+    _write(code, slab, key, chunk, index, row, at)
     if slab[key + K_TABLES] != 0:
         enter(code, slab, key, row, at, slab[entry + D_BEFORE] + index)
     if chunk + 1 < slab[key + K_CHUNKS]:
@@ -170,8 +172,9 @@ def behind(code: Slab, slab: Slab, key: int, chunk: int, index: int, row: Slab, 
 
 
 @apart
-def _write(code: Slab, slab: Slab, entry: int, index: int, row: Slab, at: int) -> None:
+def _write(code: Slab, slab: Slab, key: int, chunk: int, index: int, row: Slab, at: int) -> None:
     """Into a chunk with room: shift what is behind, write the lanes, run the totals on."""
+    entry = slab[key + K_DIRECTORY] + chunk * code[P_ROW]
     offset = slab[entry + D_OFFSET]
     capacity = slab[entry + D_CAPACITY]
     length = slab[entry + D_LENGTH]
@@ -193,7 +196,7 @@ def _write(code: Slab, slab: Slab, entry: int, index: int, row: Slab, at: int) -
             raw = raw_of(code, c, row[at + R_VALUES + c])
             slab[offset + code[column + C_RAW] * capacity + index] = raw
             if code[column + C_EXTREMA] >= 0 and (valid >> c) & 1:
-                _widen(code, slab, entry, code[column + C_EXTREMA], raw)
+                _widen(code, slab, key, chunk, code[column + C_EXTREMA], raw)
         if code[column + C_HISTORY] >= 0:
             slab[offset + code[column + C_HISTORY] * capacity + index] = 0
     slab[entry + D_LENGTH] = length + 1
@@ -222,17 +225,17 @@ def _write_prefixes(code: Slab, slab: Slab, entry: int, index: int, row: Slab, a
     else:
         for w in range(words):
             slab[here + w] = slab[S_SCRATCH + w]
-    for j in range(index + 1, length):
-        add_prefixes(code, slab, base + j * words, base + j * words, S_SCRATCH)
+    add_to_all(code, slab, here + words, words, length - index - 1, S_SCRATCH)
 
 
 @apart
-def _widen(code: Slab, slab: Slab, entry: int, extrema: int, raw: int) -> None:
-    at = entry + DIRECTORY_FIXED + code[P_PREFIX_WORDS] + 2 * extrema
-    if raw < slab[at]:
-        slab[at] = raw
-    if raw > slab[at + 1]:
-        slab[at + 1] = raw
+def _widen(code: Slab, slab: Slab, key: int, chunk: int, extrema: int, raw: int) -> None:
+    lowest = extremes_at(code, slab, key, extrema, 0) + chunk
+    highest = extremes_at(code, slab, key, extrema, 1) + chunk
+    if raw < slab[lowest]:
+        slab[lowest] = raw
+    if raw > slab[highest]:
+        slab[highest] = raw
 
 
 @apart
@@ -240,11 +243,10 @@ def add_behind(code: Slab, slab: Slab, key: int, first: int, entries: int) -> No
     """The directory from chunk `first` on: that many entries more before it, and the contribution at S_SCRATCH."""
     row = code[P_ROW]
     at = slab[key + K_DIRECTORY] + first * row
-    end = slab[key + K_DIRECTORY] + slab[key + K_CHUNKS] * row
-    while at < end:
-        slab[at + D_BEFORE] += entries
-        add_prefixes(code, slab, at + DIRECTORY_FIXED, at + DIRECTORY_FIXED, S_SCRATCH)
-        at += row
+    count = slab[key + K_CHUNKS] - first
+    for i in range(count):
+        slab[at + i * row + D_BEFORE] += entries
+    add_to_all(code, slab, at + DIRECTORY_FIXED, row, count, S_SCRATCH)
 
 
 @apart
@@ -257,13 +259,17 @@ def _open_chunk(code: Slab, slab: Slab, key: int, chunk: int, capacity: int) -> 
     directory = slab[key + K_DIRECTORY]
     for j in range((chunks + 1) * row - 1, (chunk + 1) * row - 1, -1):
         slab[directory + j] = slab[directory + j - row]
+    for e in range(2 * code[P_EXTREMA]):
+        extremes = extremes_at(code, slab, key, 0, e)
+        for j in range(chunks, chunk, -1):
+            slab[extremes + j] = slab[extremes + j - 1]
     slab[key + K_CHUNKS] = chunks + 1
     entry = directory + chunk * row
     slab[entry + D_OFFSET] = _take_chunk(code, slab, capacity)
     slab[entry + D_CAPACITY] = capacity
     slab[entry + D_LENGTH] = 0
     slab[entry + D_FIRST] = MAX_INT64
-    _clear_extrema(code, slab, entry)
+    _clear_extrema(code, slab, key, chunk)
     if chunk == 0:
         slab[entry + D_BEFORE] = 0
         for w in range(code[P_PREFIX_WORDS]):
@@ -275,22 +281,24 @@ def _open_chunk(code: Slab, slab: Slab, key: int, chunk: int, capacity: int) -> 
 
 
 @apart
-def _clear_extrema(code: Slab, slab: Slab, entry: int) -> None:
-    at = entry + DIRECTORY_FIXED + code[P_PREFIX_WORDS]
+def _clear_extrema(code: Slab, slab: Slab, key: int, chunk: int) -> None:
     for e in range(code[P_EXTREMA]):
-        slab[at + 2 * e] = MAX_INT64
-        slab[at + 2 * e + 1] = MIN_INT64
+        slab[extremes_at(code, slab, key, e, 0) + chunk] = MAX_INT64
+        slab[extremes_at(code, slab, key, e, 1) + chunk] = MIN_INT64
 
 
 @apart
 def _grow_directory(code: Slab, slab: Slab, key: int) -> None:
-    row = code[P_ROW]
+    chunks = slab[key + K_CHUNKS]
     capacity = slab[key + K_CAPACITY]
     wanted = max(2 * capacity, 1)
     old = slab[key + K_DIRECTORY]
-    made = take(slab, S_FREE_DIRECTORIES + log2(wanted), wanted * row)
-    for j in range(slab[key + K_CHUNKS] * row):
+    made = take(slab, S_FREE_DIRECTORIES + log2(wanted), wanted * directory_words(code))
+    for j in range(chunks * code[P_ROW]):
         slab[made + j] = slab[old + j]
+    for e in range(code[P_ROW], directory_words(code)):
+        for j in range(chunks):
+            slab[made + e * wanted + j] = slab[old + e * capacity + j]
     if capacity > 0:
         give(slab, S_FREE_DIRECTORIES + log2(capacity), old)
     slab[key + K_DIRECTORY] = made
@@ -344,19 +352,24 @@ def _expire(code: Slab, slab: Slab, key: int) -> tuple[int, int]:
         slab[key + K_CHUNKS] -= 1
         for j in range(slab[key + K_CHUNKS] * row):
             slab[entry + j] = slab[entry + j + row]
+        for e in range(2 * code[P_EXTREMA]):
+            extremes = extremes_at(code, slab, key, 0, e)
+            for j in range(slab[key + K_CHUNKS]):
+                slab[extremes + j] = slab[extremes + j + 1]
         gone += 1
     entry = slab[key + K_DIRECTORY]
     length = slab[entry + D_LENGTH]
     expired = upper_bound(slab, slab[entry + D_OFFSET], length, horizon - 1) if horizon > MIN_INT64 else 0
     if 4 * expired < slab[entry + D_CAPACITY]:
         return gone, 0
-    _drop_front(code, slab, entry, expired)
+    _drop_front(code, slab, key, expired)
     return gone, expired
 
 
 @apart
-def _drop_front(code: Slab, slab: Slab, entry: int, count: int) -> None:
-    """The chunk without its first entries; what they added moves into the totals before it."""
+def _drop_front(code: Slab, slab: Slab, key: int, count: int) -> None:
+    """The first chunk without its first entries; what they added moves into the totals before it."""
+    entry = slab[key + K_DIRECTORY]
     _free_histories(code, slab, entry, count)
     offset = slab[entry + D_OFFSET]
     capacity = slab[entry + D_CAPACITY]
@@ -374,7 +387,7 @@ def _drop_front(code: Slab, slab: Slab, entry: int, count: int) -> None:
     slab[entry + D_BEFORE] += count
     slab[entry + D_LENGTH] = left
     slab[entry + D_FIRST] = slab[offset] if left > 0 else MAX_INT64
-    refresh_extrema(code, slab, entry)
+    refresh_extrema(code, slab, key, 0)
 
 
 @apart
@@ -417,16 +430,17 @@ def _split(code: Slab, slab: Slab, key: int, chunk: int) -> None:
         subtract_prefixes(code, slab, into, base + (half + j) * words, base + (half - 1) * words)
     slab[behind + D_LENGTH] = half
     slab[behind + D_FIRST] = slab[made]
-    refresh_extrema(code, slab, entry)
-    refresh_extrema(code, slab, behind)
+    refresh_extrema(code, slab, key, chunk)
+    refresh_extrema(code, slab, key, chunk + 1)
 
 
 @apart
-def refresh_extrema(code: Slab, slab: Slab, entry: int) -> None:
+def refresh_extrema(code: Slab, slab: Slab, key: int, chunk: int) -> None:
     """A chunk's minima and maxima anew, after entries left it or changed."""
-    _clear_extrema(code, slab, entry)
+    _clear_extrema(code, slab, key, chunk)
     if code[P_EXTREMA] == 0:
         return
+    entry = slab[key + K_DIRECTORY] + chunk * code[P_ROW]
     offset = slab[entry + D_OFFSET]
     capacity = slab[entry + D_CAPACITY]
     for c in range(code[P_COLUMNS]):
@@ -435,7 +449,8 @@ def refresh_extrema(code: Slab, slab: Slab, entry: int) -> None:
             continue
         for j in range(slab[entry + D_LENGTH]):
             if code[P_VALID] < 0 or (slab[offset + code[P_VALID] * capacity + j] >> c) & 1:
-                _widen(code, slab, entry, code[column + C_EXTREMA], slab[offset + code[column + C_RAW] * capacity + j])
+                raw = slab[offset + code[column + C_RAW] * capacity + j]
+                _widen(code, slab, key, chunk, code[column + C_EXTREMA], raw)
 
 
 @apart

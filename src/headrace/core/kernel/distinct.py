@@ -78,12 +78,16 @@ def distinct(
     last = slab[high + G_POSITION]
     c = code[output + O_COLUMN]
     steady = code[code[P_COLUMN_TABLE] + c * COLUMN_FIELDS + C_HISTORY] < 0
-    table = _table_at(code, slab, key, output, c, first, last) if steady and last - first >= WINDOW_MIN else 0
-    if table != 0:
+    table = _table_of(slab, key, output) if steady and last - first >= WINDOW_MIN else 0
+    was_first = slab[table + T_LOW]
+    was_last = slab[table + T_HIGH]
+    if table != 0 and _at_window(code, slab, key, table, c, first, last):
         different = slab[table + T_DIFFERENT]
         if current:
             own = _slot(slab, slab[table + T_SLOTS], slab[table + T_SIZE], raw_of(code, c, row[at + R_VALUES + c]))
             different += 1 if slab[own + 1] < 2 else 0
+        if was_last - last > _NEAR:  # a look back pays its way forth, not the next question
+            _move(code, slab, key, table, c, was_first, was_last)
     else:
         different = _folded(code, slab, key, row, at, current, c, low, high)
     if different == NO_ROOM:
@@ -156,36 +160,46 @@ def enter(code: Slab, slab: Slab, key: int, row: Slab, at: int, position: int) -
         table = slab[table + T_NEXT]
 
 
-@apart
-def _table_at(code: Slab, slab: Slab, key: int, output: int, c: int, first: int, last: int) -> int:
-    """The output's table, moved to the window [first, last); 0 where folding is quicker or there is no room."""
+@compiled
+def _table_of(slab: Slab, key: int, output: int) -> int:
+    """The output's table; 0 where there is no room for one."""
     table = slab[key + K_TABLES]
     while table != 0 and slab[table + T_OUTPUT] != output:
         table = slab[table + T_NEXT]
-    if table == 0:
-        if slab[S_USED] + TABLE_WORDS > slab[S_CAPACITY]:
-            return 0
+    if table == 0 and slab[S_USED] + TABLE_WORDS <= slab[S_CAPACITY]:
         table = _new_table(slab, key, output)
+    return table
+
+
+@apart
+def _at_window(code: Slab, slab: Slab, key: int, table: int, c: int, first: int, last: int) -> bool:
+    """Whether the table now holds the window [first, last); False where folding is quicker or there is no room."""
     was_first = slab[table + T_LOW]
     was_last = slab[table + T_HIGH]
-    moved = abs(first - was_first) + abs(last - was_last)
     apart_now = first >= was_last or last <= was_first
     if slab[table + T_SIZE] == 0 and not apart_now:
-        return 0
+        return False
+    moved = abs(first - was_first) + abs(last - was_last)
     forgotten = min(was_first, first) < slab[slab[key + K_DIRECTORY] + D_BEFORE]
     if apart_now or forgotten or (moved > _NEAR and 4 * moved > last - first):
         if first < was_first or last < was_last:
-            return 0  # a look back: the table stays with the newest window
-        _restart(slab, table)
-        was_first = first
-        was_last = first
+            return False  # a look back: the table stays with the newest window
+        _restart(slab, table, first)
+    _move(code, slab, key, table, c, first, last)
+    return slab[table + T_SIZE] > 0
+
+
+@apart
+def _move(code: Slab, slab: Slab, key: int, table: int, c: int, first: int, last: int) -> None:
+    """What enters the window is counted, then what leaves it no longer is."""
+    was_first = slab[table + T_LOW]
+    was_last = slab[table + T_HIGH]
     _count_range(code, slab, key, table, c, first, was_first, 1)
     _count_range(code, slab, key, table, c, was_last, last, 1)
     _count_range(code, slab, key, table, c, was_first, first, -1)
     _count_range(code, slab, key, table, c, last, was_last, -1)
     slab[table + T_LOW] = first
     slab[table + T_HIGH] = last
-    return table if slab[table + T_SIZE] > 0 else 0
 
 
 @compiled
@@ -201,10 +215,12 @@ def _new_table(slab: Slab, key: int, output: int) -> int:
 
 
 @compiled
-def _restart(slab: Slab, table: int) -> None:
-    """Without a value, and with slots if there is room for some."""
+def _restart(slab: Slab, table: int, first: int) -> None:
+    """An empty window at a position, with slots if there is room for some."""
     _free_slots(slab, table)
     slab[table + T_DIFFERENT] = 0
+    slab[table + T_LOW] = first
+    slab[table + T_HIGH] = first
     _take_slots(slab, table, _SIZE_MIN)
 
 

@@ -115,7 +115,7 @@ HEADER_WORDS: Final = 22
 (P_COLUMN_TABLE, P_PREFIX_TABLE, P_OUTPUT_TABLE, P_EDGE_TABLE, P_N_MAX, P_HISTORY, P_EXTREMA) = range(10, 17)
 (P_ORDER, P_SEQ, P_VALID) = range(17, 20)  # lanes, -1 where the program has no use for them
 (P_TAIL, P_NARROW) = range(20, 22)  # where a packed row's tail begins; whether runs of rows are answered at once
-# A column: its kind; whether always there; its lanes (-1: none); its prefixes; its place in a directory row.
+# A column: its kind; whether always there; its lanes (-1: none); its prefixes; its number among the extrema.
 C_KIND, C_ALWAYS, C_RAW, C_HISTORY, C_COUNT, C_SUM, C_SQUARE, C_UNFIT, C_EXTREMA, C_SCALE = range(10)
 COLUMN_FIELDS: Final = 10
 # A prefix: running totals of one kind over one column, `words` wide, at `offset` in an entry's prefix words.
@@ -130,7 +130,8 @@ E_KIND, E_VALUE = range(2)
 EDGE_FIELDS: Final = 2
 EDGE_OFFSET, EDGE_CALENDAR = range(2)
 # Lane 0 of every entry is its time; a row of a key's directory of chunks begins with these words, then come the totals
-# of all prefixes before the chunk, then minimum and maximum of the chunk for every column that is asked for them.
+# of all prefixes before the chunk. Behind the directory's rows stand, for every column that is asked for them, all
+# chunks' minima, then all their maxima: a question runs over thousands of them.
 LANE_TIME: Final = 0
 D_OFFSET, D_CAPACITY, D_LENGTH, D_BEFORE, D_FIRST = range(5)
 DIRECTORY_FIXED: Final = 5
@@ -261,7 +262,7 @@ def build(
         taken,
         layout.lanes,
         layout.prefix_words,
-        DIRECTORY_FIXED + layout.prefix_words + 2 * layout.extrema,
+        DIRECTORY_FIXED + layout.prefix_words,
         calendars,
         max_distinct,
     ]

@@ -9,6 +9,7 @@ from headrace.core.kernel.program import (
     COLUMN_FIELDS,
     P_COLUMN_TABLE,
     P_EDGES,
+    P_EXTREMA,
     P_LANES,
     P_PREFIX_WORDS,
     P_ROW,
@@ -105,10 +106,22 @@ def clear(code: Slab, slab: Slab, capacity: int) -> None:
 
 
 @compiled
+def directory_words(code: Slab) -> int:
+    """What a directory takes for each chunk: a row, and its extrema behind the rows."""
+    return code[P_ROW] + 2 * code[P_EXTREMA]
+
+
+@compiled
+def extremes_at(code: Slab, slab: Slab, key: int, extrema: int, highest: int) -> int:
+    """Where the minima (highest 0) or maxima (1) of a key's chunks stand, one a chunk."""
+    return slab[key + K_DIRECTORY] + slab[key + K_CAPACITY] * (code[P_ROW] + 2 * extrema + highest)
+
+
+@compiled
 def room(code: Slab, slab: Slab, key: int) -> bool:
     """Whether one more row surely fits: at worst a chunk grows or splits and the directory doubles."""
     entry = code[P_LANES] + code[P_PREFIX_WORDS]
-    directory = 2 * (slab[key + K_CAPACITY] + 1) * code[P_ROW]
+    directory = 2 * (slab[key + K_CAPACITY] + 1) * directory_words(code)
     return slab[S_USED] + CHUNK * entry + directory + 4 * NODE_WORDS + KEY_WORDS <= slab[S_CAPACITY]
 
 

@@ -29,6 +29,7 @@ from headrace.core.kernel.wide import (
     add_float,
     add_float_square,
     add_square,
+    add_to_each,
     add_value,
     fits_float,
     fits_float_square,
@@ -117,6 +118,16 @@ def add_prefixes(code: Slab, slab: Slab, into: int, a: int, b: int) -> None:
             slab[into + offset] = slab[a + offset] + slab[b + offset]
         else:
             add(slab, into + offset, a + offset, b + offset, code[at + X_WORDS])
+
+
+@apart
+def add_to_all(code: Slab, slab: Slab, first: int, step: int, count: int, addend: int) -> None:
+    """The prefix words at `addend` added to those of `count` entries, `step` words apart: prefix by prefix, as what
+    one is decides how it is added to, and a late event changes thousands."""
+    for p in range(code[P_PREFIXES]):
+        at = code[P_PREFIX_TABLE] + p * PREFIX_FIELDS
+        offset = code[at + X_OFFSET]
+        add_to_each(slab, first + offset, step, count, addend + offset, code[at + X_WORDS])
 
 
 @apart

@@ -48,6 +48,27 @@ def add(slab: Slab, into: int, a: int, b: int, words: int) -> None:
 
 
 @compiled
+def add_to_each(slab: Slab, first: int, step: int, count: int, addend: int, words: int) -> None:
+    """The number at `addend` added to `count` numbers that stand `step` words apart and not over it."""
+    b0 = load(slab, addend)
+    b1 = load(slab, addend + 1) if words > 1 else ZERO
+    b2 = load(slab, addend + 2) if words > 2 else ZERO
+    b3 = load(slab, addend + 3) if words > 2 else ZERO
+    for i in range(count):
+        at = first + i * step
+        total, carry = _add_carry(load(slab, at), b0, ZERO)
+        store(slab, at, total)
+        if words > 1:
+            total, carry = _add_carry(load(slab, at + 1), b1, carry)
+            store(slab, at + 1, total)
+        if words > 2:
+            total, carry = _add_carry(load(slab, at + 2), b2, carry)
+            store(slab, at + 2, total)
+            total, carry = _add_carry(load(slab, at + 3), b3, carry)
+            store(slab, at + 3, total)
+
+
+@compiled
 def subtract(slab: Slab, into: int, a: int, b: int, words: int) -> None:
     """into = a - b; `into` may be a or b."""
     _add_numbers(slab, into, a, b, words, MASK, ONE)
