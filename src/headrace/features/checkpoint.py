@@ -137,8 +137,9 @@ class _Signed(msgspec.Struct, forbid_unknown_fields=True):
 def write(state: FeatureState, folder: Path, *, fingerprints: Mapping[str, str], files: Files | None = None) -> Path:
     """Write the state as the newest checkpoint of `folder`, durable on return, and drop all but the last two.
 
-    fingerprints: of every view's meaning. The state must not change meanwhile; cost: its bytes, once through memory. A
-    crash at any point leaves the checkpoints that were there, or those and this one. Raises: OSError as the disk does.
+    folder: it and the one around it are made where they are missing. fingerprints: of every view's meaning. The state
+    must not change meanwhile; cost: its bytes, once through memory. A crash at any point leaves the checkpoints that
+    were there, or those and this one. Raises: OSError as the disk does.
     """
     disk: Files = LocalFiles() if files is None else files
     disk.make(folder)
@@ -146,6 +147,10 @@ def write(state: FeatureState, folder: Path, *, fingerprints: Mapping[str, str],
         if name.startswith(WRITING):
             disk.remove(folder / name)
     number = max(_numbers(disk, folder), default=0) + 1
+    if number == 1:
+        # Both folders may be new: a power cut would take their names, and with them all that is ever written here.
+        disk.sync(folder.parent)
+        disk.sync(folder.parent.parent)
     made, target = folder / f"{WRITING}{number:08d}", folder / f"{number:08d}"
     disk.make(made)
     wholes: dict[str, _Whole] = {}
@@ -313,7 +318,7 @@ _Decoded = TypeVar("_Decoded", _Signed, _Manifest, _Version)
 def _decoded(place: Path, body: bytes, kind: type[_Decoded]) -> _Decoded:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # a text that is no text is not an error of msgspec's
         raise _damaged(place, MANIFEST, str(error)) from error
 
 

@@ -129,7 +129,8 @@ class FeatureState:
         """Read everything that the log holds of the topics, up to its end as it is now. Returns how many rows that
         were.
 
-        Raises: StateError HR-0546 where a topic was made anew: its old rows are gone, and the state must be.
+        Raises: StateError HR-0546 where a topic was made anew, or the log ends before what was read of it: old rows are
+        gone, and the state must be.
         """
         count = 0
         for found in log.topics():
@@ -138,6 +139,8 @@ class FeatureState:
             for held in found.partitions:
                 feed = self.feeds.get(held.partition)
                 self._check_incarnation(held.partition)
+                if feed is not None and feed.next > held.end:
+                    raise _ahead(feed, held.end)
                 for batch in log.read(held.partition, held.start if feed is None else feed.next):
                     self.ingest(held.partition, batch)
                     count += batch.num_rows
@@ -476,6 +479,16 @@ def _gap(feed: Feed, first: int, last: int) -> StateError:
         f"rows are missing in {feed.partition}",
         detail=f"expected offset {feed.next}, seen {first} to {last}",
         hint="read the partition from the state's frontier on",
+    )
+
+
+def _ahead(feed: Feed, end: int) -> StateError:
+    """Of a log that was put back from a backup, beside a newer checkpoint."""
+    return StateError(
+        "HR-0546",
+        f"the log holds less of {feed.partition} than the state has read",
+        detail=f"the state has read up to offset {feed.next}, the log ends at {end}",
+        hint="delete the checkpoint; the state is rebuilt from the log",
     )
 
 

@@ -11,11 +11,15 @@ import pytest
 
 import headrace as hr
 from headrace.core.errors import StateError
+from headrace.core.points import Partition
 from headrace.features import checkpoint, define
 from headrace.features.checkpoint import Bytes, LocalFiles
 from headrace.features.define import FeatureView
 from headrace.features.plan import ViewPlan
 from headrace.features.run import FeatureState
+from headrace.log.port import Append
+from headrace.testing.clocks import ManualClock
+from headrace.testing.fakes import MemoryLog
 from headrace.testing.oracles import Event
 from tests.unit.features.followed import Lender, RandomLog, batch, row
 
@@ -177,6 +181,65 @@ def test_every_changed_byte_is_found_and_the_one_before_serves(tmp_path: Path) -
         path.write_bytes(body)
     (place / "flow.keys.arrow").unlink()
     assert restored(log.lender, tmp_path).frontier == older
+
+
+@pytest.mark.parametrize("bit", [0x01, 0x80])
+def test_a_manifest_that_is_no_text_is_damaged_too(tmp_path: Path, bit: int) -> None:
+    log, state = filled(3, 12)
+    checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    older = state.frontier
+    follow(state, log.lender, [log.draw() for _ in range(3)])
+    path = checkpoint.write(state, tmp_path, fingerprints=PRINTS) / "manifest.json"
+    whole = path.read_bytes()
+    for at in (*range(90), *range(90, len(whole), 37)):
+        body = bytearray(whole)
+        body[at] ^= bit
+        path.write_bytes(body)
+        assert restored(log.lender, tmp_path).frontier == older, at
+
+
+def test_a_log_that_ends_before_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    """As one that was put back from a backup: what the state holds beside it is in no log."""
+    lender = Lender()
+    whole, shorter = MemoryLog(clock=ManualClock()), MemoryLog(clock=ManualClock())
+    for topic in lender.topics.values():
+        whole.declare(topic)
+        shorter.declare(topic)
+    partition = Partition("repayments", 1, 0)
+    for nr in range(3):
+        rows = [(nr, nr, 100)]
+        whole.append([Append(partition=partition, rows=rows)])
+        if nr < 2:
+            shorter.append([Append(partition=partition, rows=rows)])
+    state = lender.state()
+    assert state.catch_up(whole) == 3
+    checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    again = restored(lender, tmp_path)
+    with pytest.raises(StateError, match="HR-0546") as error:
+        again.catch_up(shorter)
+    assert error.value.detail == "the state has read up to offset 3, the log ends at 2"
+    assert restored(lender, tmp_path).catch_up(whole) == 0
+
+
+class Recorded(LocalFiles):
+    """Which folders were synced, in order."""
+
+    def __init__(self) -> None:
+        self.synced: list[Path] = []
+
+    def sync(self, folder: Path) -> None:
+        self.synced.append(folder)
+        super().sync(folder)
+
+
+def test_the_first_checkpoint_makes_the_names_of_its_folders_durable(tmp_path: Path) -> None:
+    log, state = filled(1, 4)
+    folder, files = tmp_path / "checkpoints" / "views", Recorded()
+    for _ in range(2):
+        place = checkpoint.write(state, folder, fingerprints=PRINTS, files=files)
+    first = [tmp_path / "checkpoints", tmp_path, folder / "writing-00000001", folder]
+    assert files.synced == [*first, folder / "writing-00000002", folder]
+    assert place == folder / "00000002"
 
 
 def test_without_a_whole_one_the_damage_is_named(tmp_path: Path) -> None:
