@@ -1,19 +1,22 @@
-"""Deciding: a request in, an outcome out, both durable in one commit. Touches the log through its port.
+"""Deciding: requests in, outcomes out, both durable in one commit. Touches the log through its port.
 
 The one idea: what was read is proven by the append. A decision is computed from all that lies before offset p of its
 partition, and request and record are appended on the condition that the request gets p; if other producers came first,
 nothing was taken, and it is computed again from what is now before it (SEMANTICS 1.1, 1.7, 5.3).
+
+Requests that wait together share a commit as long as none changes what another reads: each is computed as if those
+before it were in the log already, and its offset is what it will then be.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.core.codec import json_value, partition_of
-from headrace.core.errors import ConflictError, LogError, NotFoundError, StateError
+from headrace.core.errors import ConflictError, HeadraceError, LogError, NotFoundError, StateError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import ZERO, Clock, Duration, Instant
 from headrace.decisions import record as records
@@ -27,13 +30,20 @@ from headrace.log.port import Append, Appended, Log, Physical
 
 Row = tuple[Physical, ...]
 Validate = Callable[[Mapping[str, object]], Row]
-AskAt = Callable[[int, Row, int], tuple[Answer, ...]]  # offset, row, t
+Touched = Callable[[Row], tuple[Hashable, ...]]
 
+GROUP_MAX = 64  # requests in one commit: bounds how long the first waits for the last to be computed
 OVERTAKEN_MAX = 64  # times that other producers may come first before the caller is told
 LOOK_EVERY = Duration.parse("50ms")  # between two looks for new partitions, which cost more than one for new rows
 _TOO_OLD = "HR-0541"
 _OVERTAKEN = "HR-0330"
 _NEVER = Instant(-(2**63))
+
+
+class AskAt(Protocol):
+    """Answers a request at an offset and t; ahead: rows just before it that share its commit."""
+
+    def __call__(self, offset: int, row: Row, t: int, ahead: int = 0, /) -> tuple[Answer, ...]: ...
 
 
 class Features(Protocol):
@@ -52,6 +62,8 @@ class Features(Protocol):
     ) -> None: ...
 
     def asker(self, views: Sequence[str], request: Topic, partition: Partition) -> AskAt: ...
+
+    def touches(self, request: Topic) -> Touched | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +97,36 @@ class DecisionMade:
     repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Computed:
+    """A decision that is not durable yet. ends: its partition's running maximum with it."""
+
+    partition: Partition
+    id: Id
+    row: Row
+    record: Row
+    made: DecisionMade
+    maximum: int
+
+
+@dataclass(slots=True)
+class _Group:
+    """Decisions that will share a commit, in the order of their requests; an error stands for one that takes no
+    part."""
+
+    answers: list[_Computed | HeadraceError] = field(default_factory=list)
+    rows: dict[Partition, list[_Computed]] = field(default_factory=dict)
+    ids: set[tuple[Partition, Id]] = field(default_factory=set)
+    touched: set[Hashable] = field(default_factory=set)
+
+    def add(self, computed: _Computed) -> None:
+        self.answers.append(computed)
+        self.rows.setdefault(computed.partition, []).append(computed)
+        self.ids.add((computed.partition, computed.id))
+
+
 class Decider:
-    """Decides the requests of one topic. Any thread may call `decide`; they take turns.
+    """Decides the requests of one topic. Any thread may call `decide` and `decide_many`; they take turns.
 
     Cost: beside views, model and the disk's sync some 150 us.
     """
@@ -117,11 +157,13 @@ class Decider:
         self._time_place = None if self._topic.event_time is None else names.index(self._topic.event_time)
         self._record_topic = log.declare(records.record_topic(version.decision))
         self._known = KnownRequests(log, self._topic, self._record_topic.topic.name)
+        self._simulated = self._topic.clock is TopicClock.SIMULATED
         self._views = tuple(view.name for view in version.views)
         self._watched = frozenset((*features.topics, self._topic.name, self._record_topic.topic.name))
         self._ends: dict[Partition, int] = {}
         self._maxima: dict[Partition, int] = {}
         self._askers: dict[Partition, AskAt] = {}
+        self._touches = features.touches(self._topic)
         self._live: tuple[Partition, ...] = ()
         self._prefixes: tuple[tuple[tuple[Partition, str], ...], ...] = ()
         self._looked = _NEVER
@@ -135,13 +177,35 @@ class Decider:
         ConflictError HR-0710 where its id is known with another payload, LogError where it could not be made durable;
         then nothing was decided, or (HR-0311) it is not known, and the same request may be sent again.
         """
-        row = self._validate(request)
+        (made,) = self.decide_many([request])
+        if isinstance(made, HeadraceError):
+            raise made
+        return made
+
+    def decide_many(self, requests: Sequence[Mapping[str, object]]) -> list[DecisionMade | HeadraceError]:
+        """Decide several requests as if one by one in this order, with one commit for as many as can share it.
+
+        Returns an answer each, in order, or the error that `decide` would raise.
+        """
+        answers: list[DecisionMade | HeadraceError | None] = [None] * len(requests)
+        waiting: list[tuple[int, Row]] = []
+        for place, request in enumerate(requests):
+            try:
+                waiting.append((place, self._validate(request)))
+            except HeadraceError as error:
+                answers[place] = error
+        overtaken = 0
         with self._lock:
-            for _ in range(OVERTAKEN_MAX):
-                made = self._turn(row)
-                if made is not None:
-                    return made
-        raise LogError(
+            while waiting and overtaken < OVERTAKEN_MAX:
+                done = self._turn([row for _, row in waiting])
+                overtaken = 0 if done else overtaken + 1
+                for (place, _), made in zip(waiting, done, strict=False):
+                    answers[place] = made
+                waiting = waiting[len(done) :]
+        return [self._never_first() if answer is None else answer for answer in answers]
+
+    def _never_first(self) -> LogError:
+        return LogError(
             "HR-0714",
             f"decision {self.version.decision.name!r}: other producers came first {OVERTAKEN_MAX} times",
             detail="a decision is computed from all that lies before its request",
@@ -151,43 +215,45 @@ class Decider:
 
     # --- one try ---
 
-    def _turn(self, row: Row) -> DecisionMade | None:
-        """Decides from what is before the request now; None where it was overtaken."""
+    def _turn(self, rows: Sequence[Row]) -> list[DecisionMade | HeadraceError]:
+        """Decides the first of the rows, and those behind it that can share its commit, from what is before them now.
+        Returns their answers; none where they were overtaken."""
         proven = self._see()
-        partition = self._live[partition_of(row[self._key_place], len(self._live))]  # type: ignore[arg-type]  # a key
         at = self._clock.now()
+        group = _Group()
+        for row in rows[:GROUP_MAX]:
+            try:
+                if not self._join(group, row, at, proven):
+                    break
+            except HeadraceError as error:
+                group.answers.append(error)
+        if not group.answers:
+            return [self._repeated(rows[0], at, proven)]
+        if not group.rows:
+            return [answer for answer in group.answers if isinstance(answer, HeadraceError)]
+        return self._commit(group, at)
+
+    def _join(self, group: _Group, row: Row, at: Instant, proven: Instant) -> bool:
+        """Decide a request as one of a group. False where it must wait for the group's end, or is known already."""
+        partition = self._live[partition_of(row[self._key_place], len(self._live))]  # type: ignore[arg-type]  # a key
         id = self._id_of(row)
-        maximum = max(self._maxima[partition], at)
-        known = self._known.request(partition.index, id, maximum)
-        if known is not None:
-            return self._again(partition, known, row, at, proven)
-        offset = self._ends[partition]
-        t, flags = self._when(partition, row, at)
-        answers, points = self._ask(partition, offset, row, t, maximum - proven)
+        before = group.rows.get(partition, ())
+        maximum = before[-1].maximum if before else self._maxima[partition]
+        if (partition, id) in group.ids or self._known.request(partition.index, id, max(maximum, at)) is not None:
+            return False
+        touched = () if self._touches is None else self._touches(row)
+        if group.rows and (self._touches is None or not group.touched.isdisjoint(touched)):
+            return False
+        t, flags = self._when(maximum, row, at)
+        staleness = max(maximum, at) - proven
+        offset = self._ends[partition] + len(before)
+        answers, points = self._ask(partition, offset, row, t, staleness, len(before))
         score, decided = self.version.decide(row, answers)
         if self._clock.now() - at > self.version.decision.budget.micros:
             flags = (*flags, Flag.OVER_BUDGET)
-        made = self._record(partition, offset, id, t, at, answers, points, score, decided, flags)
-        appends = (
-            Append(partition=partition, rows=(row,), request=True, at=at, begins=offset),
-            Append(partition=self._records(partition), rows=(made,)),
-        )
-        try:
-            request, record = self._log.append(appends)
-        except LogError as error:
-            if error.code == _OVERTAKEN:
-                self._looked = _NEVER
-                return None
-            raise
-        self._applied(partition, id, row, request, record)
-        if int(request.verdicts[0]) in NOT_THE_EVENT:
-            # The log knows the id though it was not found: what was just recorded is of a row that counts for nothing.
-            self._known = KnownRequests(self._log, self._topic, self._record_topic.topic.name)
-            self._look()
-            return None
-        assert int(request.event_times[0]) == t, "the log judges a request's time by the rule of _when"
-        return DecisionMade(
-            decision_id=str(made[0]),
+        record = self._record(partition, offset, id, t, at, answers, points, score, decided, flags)
+        made = DecisionMade(
+            decision_id=str(record[0]),
             request_id=id,
             outcome=decided.outcome,
             reasons=decided.reasons,
@@ -195,51 +261,100 @@ class Decider:
             t=t,
             flags=flags,
         )
+        running = max(maximum, t if self._simulated else at)
+        group.add(_Computed(partition=partition, id=id, row=row, record=record, made=made, maximum=running))
+        group.touched.update(touched)
+        return True
+
+    def _commit(self, group: _Group, at: Instant) -> list[DecisionMade | HeadraceError]:
+        """Make a group durable: all of it or nothing."""
+        appends = []
+        for partition, computed in group.rows.items():
+            rows, made = tuple([one.row for one in computed]), tuple([one.record for one in computed])
+            appends.append(Append(partition=partition, rows=rows, request=True, at=at, begins=self._ends[partition]))
+            appends.append(Append(partition=self._records(partition), rows=made))
+        try:
+            appended = self._log.append(appends)
+        except LogError as error:
+            if error.code == _OVERTAKEN:
+                self._looked = _NEVER
+                return []
+            return [answer if isinstance(answer, HeadraceError) else error for answer in group.answers]
+        strange: set[tuple[Partition, Id]] = set()
+        for place, computed in enumerate(group.rows.values()):
+            requests, kept = appended[2 * place], appended[2 * place + 1]
+            for index, one in enumerate(computed):
+                self._applied(one, index, requests, kept)
+                if int(requests.verdicts[index]) in NOT_THE_EVENT:
+                    strange.add((one.partition, one.id))
+        answers: list[DecisionMade | HeadraceError] = []
+        for answer in group.answers:
+            if isinstance(answer, _Computed):
+                if (answer.partition, answer.id) in strange:
+                    # The log knows the id though it was not found: what was just recorded is of a row that counts for
+                    # nothing. It is asked again, and so is what stands behind it.
+                    self._known = KnownRequests(self._log, self._topic, self._record_topic.topic.name)
+                    self._look()
+                    break
+                answers.append(answer.made)
+            else:
+                answers.append(answer)
+        return answers
+
+    def _repeated(self, row: Row, at: Instant, proven: Instant) -> DecisionMade | HeadraceError:
+        partition = self._live[partition_of(row[self._key_place], len(self._live))]  # type: ignore[arg-type]  # a key
+        maximum = max(self._maxima[partition], at)
+        known = self._known.request(partition.index, self._id_of(row), maximum)
+        assert known is not None, "a row joins an empty group unless it is known"
+        try:
+            return self._again(partition, known, row, at, proven)
+        except HeadraceError as error:
+            return error
 
     def _id_of(self, row: Row) -> Id:
         return row[self._id_place]  # type: ignore[return-value]  # an id is never null, and an int or a text
 
-    def _when(self, partition: Partition, row: Row, at: Instant) -> tuple[Instant, tuple[Flag, ...]]:
-        """The request's t, by the rule that the log will judge it by (SEMANTICS 2.1)."""
+    def _when(self, maximum: int, row: Row, at: Instant) -> tuple[Instant, tuple[Flag, ...]]:
+        """The request's t, by the rule that the log will judge it by (SEMANTICS 2.1). maximum: its partition's running
+        one."""
         if self._time_place is None:
             return at, ()
         time = Instant(row[self._time_place])  # type: ignore[arg-type]  # an instant, never null
-        simulated = self._topic.clock is TopicClock.SIMULATED
-        appended = Instant(max(self._maxima[partition], time)) if simulated else at
+        appended = Instant(max(maximum, time)) if self._simulated else at
         if abs(time - appended) <= self._topic.skew.micros:
             return time, ()
         return appended, (Flag.RESTAMPED,)
 
     def _ask(
-        self, partition: Partition, offset: int, row: Row, t: Instant, staleness: int
+        self, partition: Partition, offset: int, row: Row, t: Instant, staleness: int, ahead: int
     ) -> tuple[tuple[Answer, ...], str]:
-        """The views' answers, and their points as a record keeps them."""
+        """The views' answers, and their points as a record keeps them. ahead: rows before it that share its commit."""
         asker = self._askers.get(partition)
         if asker is None:
             asker = self._askers[partition] = self._features.asker(self._views, self._topic, partition)
         absent: dict[int, str] = {}
         try:
-            answers = asker(offset, row, t)
+            answers = asker(offset, row, t, ahead)
         except StateError as error:
             if error.code != _TOO_OLD:
                 raise
-            answers, absent = self._ask_each(partition, offset, row, t)
+            answers, absent = self._ask_each(partition, offset, row, t, ahead)
         for place, view in enumerate(self.version.views):
             if view.max_staleness is not None and staleness > view.max_staleness.micros:
                 absent[place] = "stale"
         if absent:
             answers = tuple(self.version.absent(i) if i in absent else one for i, one in enumerate(answers))
-        return answers, self._points(staleness, absent)
+        return answers, self._points(partition, offset, staleness, absent)
 
     def _ask_each(
-        self, partition: Partition, offset: int, row: Row, t: Instant
+        self, partition: Partition, offset: int, row: Row, t: Instant, ahead: int
     ) -> tuple[tuple[Answer, ...], dict[int, str]]:
         """View by view, where one of them no longer holds what a read at t would see."""
         answers: list[Answer] = []
         absent: dict[int, str] = {}
         for place, view in enumerate(self._views):
             try:
-                answers += self._features.asker((view,), self._topic, partition)(offset, row, t)
+                answers += self._features.asker((view,), self._topic, partition)(offset, row, t, ahead)
             except StateError as error:
                 if error.code != _TOO_OLD:
                     raise
@@ -247,9 +362,10 @@ class Decider:
                 absent[place] = "too_old"
         return tuple(answers), absent
 
-    def _points(self, staleness: int, absent: Mapping[int, str]) -> str:
-        """`record.points_text` of the present cut, from texts that are kept: 5 us less a view."""
-        ends = self._ends
+    def _points(self, own: Partition, offset: int, staleness: int, absent: Mapping[int, str]) -> str:
+        """`record.points_text` of the present cut, in the own partition up to the request, from texts that are kept:
+        5 us less a view."""
+        ends = self._ends if self._ends[own] == offset else {**self._ends, own: offset}
         parts = []
         for place, prefixes in enumerate(self._prefixes):
             cut = ",".join([f"{prefix}{ends[partition]}]" for partition, prefix in prefixes])
@@ -383,17 +499,19 @@ class Decider:
         )
         self._looked = Instant(looked)
 
-    def _applied(self, partition: Partition, id: Id, row: Row, request: Appended, record: Appended) -> None:
-        """What was appended is part of the state from now on."""
-        available_at, event_time = int(request.available_at[0]), int(request.event_times[0])
+    def _applied(self, one: _Computed, index: int, request: Appended, record: Appended) -> None:
+        """What was appended, `index` rows into its part of the group, is part of the state from now on."""
+        partition, offset = one.partition, request.offset + index
+        available_at, event_time = int(request.available_at[index]), int(request.event_times[index])
+        verdict = int(request.verdicts[index])
         if self._topic.name in self._features.topics:
-            self._features.ingest_row(
-                partition, request.offset, available_at, event_time, int(request.verdicts[0]), row
-            )
-        self._known.learn(partition, id, request.offset, available_at)
-        self._known.learn_record(record.partition, request.offset, record.offset)
-        self._ends[partition] = request.offset + 1
+            self._features.ingest_row(partition, offset, available_at, event_time, verdict, one.row)
+        self._known.learn_record(record.partition, offset, record.offset + index)
+        self._ends[partition] = offset + 1
         self._maxima[partition] = available_at
+        if verdict not in NOT_THE_EVENT:
+            self._known.learn(partition, one.id, offset, available_at)
+            assert event_time == one.made.t, "the log judges a request's time by the rule of _when"
 
     def _records(self, request: Partition) -> Partition:
         """The partition of the record topic in which the request's record lies."""

@@ -31,7 +31,7 @@ from headrace.features.retained import RetainedRows
 from headrace.features.run import FeatureState
 from headrace.log.define import Topic
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2  # so that one whose disk rotted still leaves one, with a longer tail to read
 MANIFEST = "manifest.json"
 WRITING = "writing-"
@@ -119,7 +119,10 @@ class _Whole(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
+    """number: of the checkpoint, so that one with another's manifest is not taken for it."""
+
     format: int
+    number: int
     semantics: int
     views: dict[str, _View]
     frontier: list[_Read]
@@ -157,7 +160,7 @@ def write(state: FeatureState, folder: Path, *, fingerprints: Mapping[str, str],
     for name, parts in _contents(state):
         disk.write(made / name, parts)
         wholes[name] = _Whole(bytes=sum(len(part) for part in parts), hash=_hash(parts))
-    disk.write(made / MANIFEST, [_manifest(state, fingerprints, wholes)])
+    disk.write(made / MANIFEST, [_manifest(state, number, fingerprints, wholes)])
     disk.sync(made)
     disk.rename(made, target)
     disk.sync(folder)
@@ -225,9 +228,10 @@ def _names(state: FeatureState) -> set[str]:
     return names
 
 
-def _manifest(state: FeatureState, fingerprints: Mapping[str, str], wholes: dict[str, _Whole]) -> bytes:
+def _manifest(state: FeatureState, number: int, fingerprints: Mapping[str, str], wholes: dict[str, _Whole]) -> bytes:
     said = _Manifest(
         format=FORMAT,
+        number=number,
         semantics=SEMANTICS,
         views={
             name: _View(
@@ -293,6 +297,8 @@ def _read_whole(disk: Files, place: Path) -> tuple[_Manifest, dict[str, bytes]]:
     if version != FORMAT:
         raise _unfit(place, f"expected format {FORMAT}, seen {version}")
     manifest = _decoded(place, body, _Manifest)
+    if place.name != f"{manifest.number:08d}":
+        raise _damaged(place, MANIFEST, f"it is that of checkpoint {manifest.number}")
     contents: dict[str, bytes] = {}
     for name, whole in manifest.files.items():
         contents[name] = _bytes_of(disk, place, name)

@@ -8,6 +8,7 @@ views is a few microseconds of Python around the kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,11 @@ SWEEP_MIN = 60_000_000  # microseconds of available_at between two looks at what
 SWEEPS = 64  # how many of them a window's reach is worth: at most so much more than needed is kept
 _IS_TAKEN = tuple(verdict in TAKEN for verdict in range(max(Verdict) + 1))
 
-AskAt = Callable[[int, Row, int], tuple[Answer, ...]]  # offset, row, t
+
+class AskAt(Protocol):
+    """Answers a request at an offset and t; ahead: rows just before it that were not taken yet."""
+
+    def __call__(self, offset: int, row: Row, t: int, ahead: int = 0, /) -> tuple[Answer, ...]: ...
 
 
 class Feed:
@@ -202,25 +207,42 @@ class FeatureState:
     # --- answering ---
 
     def asker(self, views: Sequence[str], request: Topic, partition: Partition) -> AskAt:
-        """Answers requests of one partition over some views: `ask(offset, row, t)`, in order of the views.
+        """Answers requests of one partition over some views: `ask(offset, row, t, ahead)`, in order of the views.
 
-        To be called when everything before `offset` was taken and the request itself was not: it enters by overlay
-        alone (SEMANTICS 1.1). Raises: NotFoundError HR-0547 for an unknown view; DefinitionError HR-0540 where the
+        To be called when everything before `offset` was taken, but for the `ahead` rows just before it, which change no
+        value that is asked (see `touches`), and the request itself was not: it enters by overlay alone (SEMANTICS
+        1.1). Raises: NotFoundError HR-0547 for an unknown view; DefinitionError HR-0540 where the
         topic names no entity of it. The closure raises StateError HR-0541 (TOO_OLD), HR-0548 (the state stands
         elsewhere).
         """
         asks = self._asks(views, request)
         index = partition.index
         if request.name not in self.topic_states:
-            return lambda offset, row, t: tuple([ask(row, t, index, offset) for ask in asks])
+            return lambda offset, row, t, ahead=0: tuple([ask(row, t, index, offset) for ask in asks])
         feed = self._feed(partition, 0)
 
-        def ask_at(offset: int, row: Row, t: int) -> tuple[Answer, ...]:
-            if offset != feed.next:
+        def ask_at(offset: int, row: Row, t: int, ahead: int = 0, /) -> tuple[Answer, ...]:
+            if offset - ahead != feed.next:
                 raise _elsewhere(feed, offset)
             return tuple([ask(row, t, index, offset) for ask in asks])
 
         return ask_at
+
+    def touches(self, request: Topic) -> Callable[[Row], tuple[Hashable, ...]] | None:
+        """Whose values an event of the topic changes, each entity with its view; None where it may change others' too,
+        as its events are facts of other events. What asks for none of them is answered alike before and after it."""
+        held = self.topic_states.get(request.name)
+        if held is None:
+            return lambda row: ()
+        if held.readers:
+            return None
+        sources = tuple((number, source.entity_row) for number, (_, source) in enumerate(held.sources))
+        views = [list(self.views.values()).index(view) for view, _ in held.sources]
+
+        def touched(row: Row) -> tuple[Hashable, ...]:
+            return tuple([(views[number], entity_of(row)) for number, entity_of in sources])
+
+        return touched
 
     def hypothetical(self, views: Sequence[str], request: Topic) -> Callable[[Row, int], tuple[Answer, ...]]:
         """Answers what a request would see if it came now, without being in the log: `ask(row, t)`. Raises as

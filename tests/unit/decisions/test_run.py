@@ -273,3 +273,75 @@ def test_what_does_not_replay_is_found(opened: Open) -> None:
     assert (report.compared, report.mismatched, report.unknown, report.equal) == (4, 2, 1, False)
     assert [d.what for d in report.differences] == ["customer.count_10m", "score"]
     assert report.differences[0].recomputed == f"{values[0]!r} VALUE"
+
+
+def test_requests_that_share_a_commit_are_decided_as_if_alone(tmp_path: Path, artifact: Artifact) -> None:
+    """A crowd of requests, with some that come twice, do not fit or conflict, in groups and one by one."""
+    shops = []
+    for name in ("together", "alone"):
+        clock = ManualClock(instant(0))
+        shops.append(Open(Shop(partitions=2), tmp_path / name, clock, artifact))
+    together, alone = shops
+    calls: list[int] = []
+
+    class Counting:
+        def append(self, appends: list[Append]) -> tuple[Appended, ...]:
+            calls.append(sum(len(append.rows) for append in appends) // 2)
+            return together.log.append(appends)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(together.log, name)
+
+    together.decider._log = Counting()
+    told: list[list[object]] = [[], []]
+    for crowd in range(12):
+        for shop in shops:
+            shop.clock.advance("90s")
+        at = together.clock.now()
+        requests = [
+            together.shop.order(number, at - number % 3 * 1_000, customer=number % 97, merchant=number % 89)
+            for number in range(crowd * 20, crowd * 20 + 20)
+        ]
+        requests[5] = {**requests[5], "amount": "x"}
+        requests[7] = requests[6]
+        requests[9] = {**requests[8], "note": "other"}
+        requests[11] = {**requests[11], "customer": requests[10]["customer"]}
+        told[0] += together.decider.decide_many(requests)
+        for request in requests:
+            try:
+                told[1].append(alone.decider.decide(request))
+            except (SchemaError, ConflictError) as error:
+                told[1].append(error)
+    for grouped, single in zip(*told, strict=True):
+        if isinstance(single, SchemaError | ConflictError):
+            assert isinstance(grouped, type(single)) and grouped.code == single.code
+        else:
+            assert grouped == single
+    fields = [[dataclasses.replace(r, points=()) for r in shop.records()] for shop in shops]
+    assert fields[0] == fields[1] and len(fields[0]) == 12 * 17
+    assert max(calls) > 5 and len(calls) < len(fields[0]) / 3
+    for shop in shops:
+        report = shop.replay()
+        assert (report.compared, report.mismatched, report.differences) == (12 * 17, 0, ())
+        shop.close()
+
+
+def test_a_group_that_is_overtaken_is_decided_again_whole(opened: Open) -> None:
+    class Overtaken:
+        left = 1
+
+        def append(self, appends: list[Append]) -> tuple[Appended, ...]:
+            if self.left:
+                self.left -= 1
+                opened.produce(opened.shop.orders, opened.shop.order(500, opened.clock.now(), customer=1))
+            return opened.log.append(appends)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(opened.log, name)
+
+    opened.decider._log = Overtaken()
+    at = opened.clock.now()
+    made = opened.decider.decide_many([opened.shop.order(n, at, customer=n, merchant=n) for n in range(4)])
+    assert [one.decision_id.rsplit("/", 1)[1] for one in made] == ["1", "2", "3", "4"]
+    assert next(r for r in opened.records() if r.request_id == "o-1").answers[0][0][0] == 2  # the other's event counts
+    assert opened.replay().mismatched == 0

@@ -143,13 +143,24 @@ def late_view(lender: Lender) -> FeatureView:
 def test_another_format_and_other_semantics_are_refused(tmp_path: Path) -> None:
     log, state = filled(1, 4)
     place = checkpoint.write(state, tmp_path, fingerprints=PRINTS)
-    for name, value in (("format", 2), ("semantics", 99)):
-        sign(place, {**manifest(place), name: value})
+    for name, expected in (("format", checkpoint.FORMAT), ("semantics", checkpoint.SEMANTICS)):
+        sign(place, {**manifest(place), name: 99})
         with pytest.raises(StateError, match="HR-0550") as error:
             restored(log.lender, tmp_path)
-        assert f"expected {name} 1, seen {value}" in error.value.detail
-        sign(place, {**manifest(place), name: 1})
+        assert f"expected {name} {expected}, seen 99" in error.value.detail
+        sign(place, {**manifest(place), name: expected})
     restored(log.lender, tmp_path)
+
+
+def test_another_checkpoint_s_manifest_is_refused(tmp_path: Path) -> None:
+    log, state = filled(1, 4)
+    first = checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    second = checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+    (second / checkpoint.MANIFEST).write_bytes((first / checkpoint.MANIFEST).read_bytes())
+    (first / checkpoint.MANIFEST).unlink()
+    with pytest.raises(StateError, match="HR-0551") as error:
+        restored(log.lender, tmp_path)
+    assert "it is that of checkpoint 1" in error.value.detail
 
 
 def manifest(place: Path) -> dict[str, object]:
