@@ -1,8 +1,10 @@
-"""The features' speed: the fraud handbook's two views replayed from Arrow to Arrow, and answered one event at a time.
+"""The features' speed: the fraud handbook's two views replayed from Arrow to Arrow, and answered one event at a time;
+its training set from the log to Parquet; a key that holds a million events; with --peers others beside it.
 
 Counts and means of amounts by customer over 1, 7 and 30 days, counts and fraud rates by terminal over the same windows,
-7 days old: on the handbook's own transactions where they are found, else on made ones of the same shape. CPU seconds
-of one thread, which other work on the machine does not change; single answers are wall time, the Python call included.
+7 days old: on the handbook's own transactions where they are found, else on the example's simulated ones, which
+`simulated` says. Rates are CPU seconds of one thread, which other work on the machine does not change; single answers
+are wall time, the Python call included; training sets and peers are wall time, with the processor's beside it.
 """
 
 from __future__ import annotations
@@ -22,30 +24,46 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bench._features_peers import DAYS, NAMES
+from bench._hot_key import hot_key
+from bench._peers import compared
+from bench._training import figures as training_figures
+from bench.bits import find_data, simulated_data
 from headrace.core.aggregate import Function
 from headrace.core.kernel.program import Column, ColumnKind, Flag, Items, Output, Program, Span, build
 from headrace.core.kernel.state import KeyedState, replay
 
 DAY = 86_400_000_000
 REPLAYED = int(Flag.INSERT | Flag.QUERY | Flag.OVERLAY)
-FILE = "fdh/transactions.parquet"
+QUICK_ROWS = 200_000
 Words = npt.NDArray[np.int64]
 
 
 def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
-    """The figures of BENCH `features` that the kernel decides. Touches a temporary folder, for code compiled afresh."""
-    table = transactions(200_000 if quick else None)
-    views = handbook(table)
-    figures = {"rows": float(table.num_rows), "first_compile_s": first_compile()}
-    for view in views:
-        replayed(view, table)  # compiled, and memory taken once
-    figures["replay_events_per_s_core"] = rate(views, table)
-    late = with_late(table)
-    figures["replay_5pct_late_events_per_s_core"] = rate(views, late)
-    figures |= online(views, table, 50_000 if quick else 300_000)
-    figures |= hot_key(20_000 if quick else 1_000_000, 300 if quick else 2_000)
-    figures["bytes_per_event"] = float(sum(view.program.bytes_per_event for view in views))
-    return {"figures": figures, "peers": {}}
+    """The figures of BENCH `features`. Touches temporary folders; with peers also build/peers-features."""
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-features-") as made:
+        folder = Path(made)
+        data, simulated = find_data(folder)
+        rows = QUICK_ROWS if quick else None
+        table = transactions(data, rows)
+        views = handbook()
+        figures = {"rows": float(table.num_rows), "simulated": float(simulated)}
+        figures |= processes()
+        for view in views:
+            replayed(view, table)  # compiled, and memory taken once
+        figures["replay_events_per_s_core"] = rate(views, table)
+        figures["replay_5pct_late_events_per_s_core"] = rate(views, with_late(table))
+        figures |= online(views, table, 50_000 if quick else 300_000)
+        figures |= hot_key(50_000 if quick else 1_000_000, 300 if quick else 20_000)
+        figures["bytes_per_event"] = float(sum(view.program.bytes_per_event for view in views))
+        figures |= training_figures(folder, data, rows)
+        others: dict[str, float] = {}
+        if peers:
+            # The book's way costs a group, not a row: quickly it is only done on the simulated log, which has few.
+            same = transactions(simulated_data(folder), None) if quick else table
+            ours, others = compared(same, lambda rows, threads: features(views, rows, threads), folder)
+            figures |= ours
+    return {"figures": figures, "peers": others}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +76,7 @@ class View:
     overlay: bool
 
 
-def handbook(table: pa.Table) -> tuple[View, View]:
+def handbook() -> tuple[View, View]:
     amount = Column(kind=ColumnKind.INT, bits=40, scale=2, always=True)
     fraud = Column(kind=ColumnKind.INT, bits=1, always=True)
     near = tuple(Span(width=days * DAY) for days in (1, 7, 30))
@@ -74,14 +92,9 @@ def handbook(table: pa.Table) -> tuple[View, View]:
     return customers, terminals
 
 
-def transactions(rows: int | None) -> pa.Table:
-    """Columns time (us), customer_id, terminal_id, amount (cents), fraud: the handbook's first rows, else made ones."""
-    roots = [Path(os.environ["HEADRACE_DATA"])] if "HEADRACE_DATA" in os.environ else []
-    roots.append(Path(__file__).resolve().parents[2] / "shared" / "data")
-    found = next((root / FILE for root in roots if (root / FILE).exists()), None)
-    if found is None:
-        return made(rows or 1_750_000)
-    table = pq.read_table(found).combine_chunks()
+def transactions(data: Path, rows: int | None) -> pa.Table:
+    """Columns time (us), customer_id, terminal_id, amount (cents), fraud of the first rows, in order of time."""
+    table = pq.read_table(data).combine_chunks()
     table = table if rows is None else table.slice(0, rows)
     cents = np.round(table["tx_amount"].to_numpy() * 100).astype(np.int64)
     moments = table["tx_datetime"].cast(pa.timestamp("us")).cast(pa.int64())
@@ -96,20 +109,6 @@ def transactions(rows: int | None) -> pa.Table:
     ).combine_chunks()
 
 
-def made(rows: int) -> pa.Table:
-    """5,000 customers, 10,000 terminals, 183 days, in order."""
-    random = np.random.default_rng(1)
-    return pa.table(
-        {
-            "time": np.sort(random.integers(0, 183 * 86_400, rows)) * 1_000_000 + 1_522_540_800_000_000,
-            "customer_id": random.integers(0, 5_000, rows),
-            "terminal_id": random.integers(0, 10_000, rows),
-            "amount": random.integers(0, 50_000, rows),
-            "fraud": (random.random(rows) < 0.01).astype(np.int64),
-        }
-    )
-
-
 def with_late(table: pa.Table) -> pa.Table:
     """One row in twenty up to a day older than its place."""
     random = np.random.default_rng(2)
@@ -117,7 +116,20 @@ def with_late(table: pa.Table) -> pa.Table:
     return table.set_column(0, "time", pa.array(table["time"].to_numpy() - older))
 
 
-def replayed(view: View, table: pa.Table) -> pa.RecordBatch:
+def features(views: tuple[View, View], table: pa.Table, threads: int) -> list[pa.Array]:
+    """The columns of NAMES."""
+    customers, terminals = (replayed(view, table, threads).columns for view in views)
+    order = ("customer_count", "customer_mean"), ("terminal_count", "terminal_rate")
+    found = {
+        f"{name}_{days}d": columns[2 * place + which]
+        for names, columns in zip(order, (customers, terminals), strict=True)
+        for place, days in enumerate(DAYS)
+        for which, name in enumerate(names)
+    }
+    return [found[name] for name in NAMES]
+
+
+def replayed(view: View, table: pa.Table, threads: int = 1) -> pa.RecordBatch:
     """All features at all rows, from Arrow to Arrow."""
     rows = table.num_rows
     encoded = pc.dictionary_encode(table[view.entity].combine_chunks())
@@ -132,7 +144,7 @@ def replayed(view: View, table: pa.Table) -> pa.RecordBatch:
         values=table[view.value].to_numpy().reshape(1, -1),
         out=np.arange(rows),
     )
-    words, reasons = replay(view.program, items, keys=len(encoded.dictionary), outs=rows)
+    words, reasons = replay(view.program, items, keys=len(encoded.dictionary), outs=rows, threads=threads)
     columns = []
     for o, output in enumerate(view.program.outputs):
         column = np.ascontiguousarray(words[:, view.program.slot[o]])
@@ -178,51 +190,17 @@ def online(views: tuple[View, View], table: pa.Table, rows: int) -> dict[str, fl
     return {"online_p50_us": half / 1e3, "online_p99_us": most / 1e3}
 
 
-def hot_key(window: int, asked: int) -> dict[str, float]:
-    """A key with so many events in its window, one in twenty late: minimum, maximum and deviation of a float."""
-    column = Column(kind=ColumnKind.FLOAT, always=True, compact=True)
-    functions = (Function.COUNT, Function.MIN, Function.MAX, Function.DEVIATION)
-    outputs = tuple(Output(function=f, span=0, column=None if f is Function.COUNT else 0) for f in functions)
-    state = KeyedState(build((column,), (Span(width=window * 1_000),), outputs))
-    key = state.key()
-    random = np.random.default_rng(3)
-    values = np.round(random.uniform(0, 500, window + asked), 2).view(np.int64)
-    times = np.arange(window + asked) * 1_000
-    late = random.random(window + asked) < 0.05
-    times = np.where(late, times - random.integers(0, window * 500, len(times)), times)
-    zeros = np.zeros(window, np.int64)
-    first = np.argsort(times[:window], kind="stable")
-    state.apply(
-        Items(
-            key=zeros + key,
-            flags=np.full(window, int(Flag.INSERT), np.uint8),
-            time=times[:window][first],
-            order=zeros,
-            seq=np.arange(window),
-            valid=zeros + 1,
-            values=values[:window].reshape(1, -1),
-            out=zeros,
-        )
-    )
-    taken = []
-    for i in range(window, window + asked):
-        at, value = int(times[i]), int(values[i])
-        start = time.perf_counter_ns()
-        state.answer(key, at, 0, i, True, 1, (value,))
-        state.insert(key, at, 0, i, 1, (value,))
-        taken.append(time.perf_counter_ns() - start)
-    return {"online_hot_key_p99_us": float(np.percentile(taken, 99)) / 1e3, "hot_key_events": float(window)}
-
-
-def first_compile() -> float:
-    """CPU seconds that the first call on a machine takes, in a process and a cache of its own."""
-    script = (
-        "import time; from headrace.core.kernel.warm import warm_up; "
-        "start = time.process_time(); warm_up(); print(time.process_time() - start)"
-    )
-    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
+def processes() -> dict[str, float]:
+    """Seconds of the first call on a machine, in a cache of its own, and of a later process from its start to the end
+    of its first call: the processor's, and the clock's."""
+    script = "from headrace.core.kernel.warm import warm_up; warm_up()"
+    figures = {}
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-cache-") as folder:
         environment = os.environ | {"HEADRACE_CACHE_DIR": folder}
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-        )
-    return float(done.stdout)
+        for name in ("first_compile", "later_start"):
+            wall, before = time.perf_counter(), os.times()
+            subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+            after = os.times()
+            spent = after.children_user + after.children_system - before.children_user - before.children_system
+            figures |= {f"{name}_s": spent, f"{name}_wall_s": time.perf_counter() - wall}
+    return figures

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants at a time")
     parser.add_argument("--quiet", action="store_true", help="survivors only")
     asked = parser.parse_args(arguments)
+    # A run that is asked to end takes its mutants with it: each is a process group of its own, which no signal reaches.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     targets = list(TARGETS) if asked.all else [t for t in TARGETS if t.path == asked.path]
     if asked.tests and asked.path:
         targets = [Target(path=asked.path, tests=tuple(asked.tests))]

@@ -1,7 +1,7 @@
 """Mutants of a source file: every one small change that a test should notice, as a tree to compile. Pure.
 
-Left out, as no test can tell or should have to: annotations, decorators, docstrings, assertions, what a raise says, and
-lines that carry `# mutation: WHY` (an equivalent mutant, argued).
+Left out, as no test can tell or should have to: annotations, decorators, docstrings, assertions (`assert_never` and a
+zip's `strict` are such), what a raise says, and lines that carry `# mutation: WHY` (an equivalent mutant, argued).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
         ):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if not isinstance(child, ast.AST) or _is_docstring(child) or _is_typing(child):
+            if not isinstance(child, ast.AST) or _is_docstring(child) or _is_typing(child) or _is_strict(child):
                 continue
             yield from _walk(child)
 
@@ -101,6 +101,10 @@ def _at(tree: ast.Module, index: int) -> ast.AST:
 
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_strict(node: ast.AST) -> bool:
+    return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
 def _is_typing(node: ast.AST) -> bool:
@@ -138,7 +142,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Change]]:
                 yield "early exit", _empty_body
         case ast.IfExp() | ast.While():
             yield "boolean", _negate
-        case ast.Expr(value=ast.Call()):
+        case ast.Expr(value=ast.Call(func=func)) if not (isinstance(func, ast.Name) and func.id == "assert_never"):
             yield "statement", lambda target: ast.Pass()
 
 

@@ -61,6 +61,8 @@ def test_what_no_test_can_tell_is_left_alone() -> None:
         "def f(a: Literal[1]) -> Literal[2]:\n    pass",
         "@dataclass(frozen=True)\nclass A:\n    pass",
         "assert a < 1",
+        "assert_never(a)",
+        "a = zip(b, c, strict=True)",
         "a = 7  # mutation: any capacity above zero gives the same result",
         "if TYPE_CHECKING:\n    a = 1",
     ):

@@ -11,6 +11,7 @@ import click
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.core.errors import InputError
 from headrace.core.times import iso
+from headrace.decisions.replay import ReplayReport
 from headrace.decisions.run import DecisionMade
 from headrace.runtime.project import open_project
 
@@ -80,20 +81,30 @@ def decisions_list(folder: str, name: str, limit: int, output: str) -> None:
 def replay(folder: str, name: str, limit: int | None, watch: bool, every: float, output: str) -> None:
     """Recompute recorded decisions of NAME from the log, compare every feature and score to the bit; exit 1 if any
     differs."""
+    mismatched = 0
     with open_project(folder) as project:
-        while True:
-            report = project.replay_decisions(name, limit=limit)
-            if output == "json":
-                emit_json(report)
-            else:
-                click.echo(
-                    f"compared {report.compared:,}, mismatched {report.mismatched:,}, erased {report.erased:,}, "
-                    f"of other versions {report.unknown:,}"
-                )
-                for one in report.differences:
-                    click.echo(f"  {one.decision_id} {one.what}: recorded {one.recorded}, recomputed {one.recomputed}")
+        try:
+            while True:
+                report = project.replay_decisions(name, limit=limit)
+                mismatched += report.mismatched
+                _show_report(report, output)
+                if not watch:
+                    break
+                time.sleep(every)
+        except KeyboardInterrupt:
             if not watch:
-                break
-            time.sleep(every)
-    if report.mismatched:
+                raise  # of a watch it is the end, and its status is what the watch has seen
+    if mismatched:
         raise click.exceptions.Exit(1)
+
+
+def _show_report(report: ReplayReport, output: str) -> None:
+    if output == "json":
+        emit_json(report)
+        return
+    click.echo(
+        f"compared {report.compared:,}, mismatched {report.mismatched:,}, erased {report.erased:,}, "
+        f"of other versions {report.unknown:,}"
+    )
+    for one in report.differences:
+        click.echo(f"  {one.decision_id} {one.what}: recorded {one.recorded}, recomputed {one.recomputed}")

@@ -33,6 +33,7 @@ _COMMANDS = {
     "backup": ("headrace.cli.operations", "backup", "Copy the log while it is being written."),
     "restore": ("headrace.cli.operations", "restore", "Put a backup in place of a missing log."),
     "doctor": ("headrace.cli.operations", "doctor", "Check the log and what lies beside it."),
+    "log": ("headrace.cli.operations", "log", "Set right what a wrong clock wrote."),
     "warm": ("headrace.cli.operations", "warm", "Compile the kernel now, so that no request waits for it."),
 }
 

@@ -6,13 +6,17 @@ import dataclasses
 from pathlib import Path
 
 import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.core.times import Instant, instant, iso
 from headrace.features.audit import audit as audit_rows
-from headrace.features.finding import Finding
-from headrace.features.training import ROWS_FILE
+from headrace.features.finding import Finding, Severity
+from headrace.features.training_files import ROWS_FILE
+from headrace.log.port import QUARANTINED, VERDICT
 from headrace.models.inputs import labels
 from headrace.models.picture import picture
 from headrace.runtime import training
@@ -122,7 +126,7 @@ def models_list(folder: str, output: str) -> None:
 @models.command()
 @click.argument("model")
 @click.argument("rows", type=click.Path(exists=True, path_type=Path))
-@click.option("--entity", help="A column; adds the entity precision@k, day by day.")
+@click.option("--entity", help="A field of the requests; adds the entity precision@k, day by day.")
 @click.option("-k", default=100, show_default=True, help="How many entities a day are looked at.")
 @click.option("--picture", "png", type=click.Path(path_type=Path), help="A PNG of the curves and scores.")
 @output_option
@@ -131,6 +135,8 @@ def evaluate(folder: str, model: str, rows: Path, entity: str | None, k: int, pn
     """MODEL's figures on labelled ROWS: a training set's folder, or a Parquet file of the same columns."""
     table = pq.read_table(rows / ROWS_FILE if rows.is_dir() else rows)
     with open_project(folder) as project:
+        if entity is not None and entity not in table.column_names:
+            table = table.append_column(entity, _logged(project, project.definitions.model(model).topic, table, entity))
         found, scores = training.evaluate_model(project, model, table, entity=entity, k=k)
         if png is not None:
             truths = labels(project.definitions.model(model), table)
@@ -139,6 +145,30 @@ def evaluate(folder: str, model: str, rows: Path, entity: str | None, k: int, pn
         emit_json(found)
     else:
         emit_table(("figure", "value"), [(name, getattr(found, name)) for name in found.__slots__])
+
+
+def _logged(project: Project, topic: str, rows: pa.Table, name: str) -> pa.Array:
+    """A field of each row's request, by its id: a training set holds inputs, and an entity is seldom one of them.
+
+    Raises: DefinitionError HR-0106 where the topic has no such field; UsageError where a row is not in the log.
+    """
+    declared = project.definitions.topic(topic)
+    declared[name]  # is a field, or says which one resembles it
+    if declared.id is None or declared.id not in rows.column_names:
+        raise click.UsageError(f"the rows have no column {name!r}, and none of ids to look it up by")
+    held = [
+        batch.filter(pa.array(~np.isin(batch.column(VERDICT).to_numpy(), QUARANTINED))).select([declared.id, name])
+        for state in project.log.topics()
+        if state.topic.name == topic
+        for each in state.partitions
+        for batch in project.log.read(each.partition, each.start)
+    ]
+    fields = [(declared.id, declared.schema[declared.id].type.arrow), (name, declared.schema[name].type.arrow)]
+    logged = pa.Table.from_batches(held, schema=pa.schema(fields))
+    places = pc.index_in(rows.column(declared.id), logged.column(declared.id))
+    if places.null_count:
+        raise click.UsageError(f"{places.null_count:,} rows are not in topic {topic!r}, so their {name!r} is not known")
+    return logged.column(name).take(places).combine_chunks()
 
 
 @click.group()
@@ -164,7 +194,7 @@ def availability(folder: str, model: str | None, output: str) -> None:
     else:
         names = [name for name in findings[0].__slots__ if name != "evidence"]
         emit_table(names, [[getattr(one, name) for name in names] for one in findings])
-    if any(one.severity.value == "strong" for one in findings):
+    if any(one.severity is Severity.STRONG for one in findings):
         raise click.exceptions.Exit(1)
 
 

@@ -1,15 +1,24 @@
-"""headrace backup, restore, doctor, warm."""
+"""headrace backup, restore, doctor, log, warm."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import click
 
 from headrace.cli.output import emit_json, emit_table, output_option
+from headrace.core.times import Instant, iso
 from headrace.log import backup as backups
-from headrace.runtime.project import STATE_FOLDER
+from headrace.runtime.project import STATE_FOLDER, open_project
+
+
+@runtime_checkable
+class Stamping(Protocol):
+    """A log that stamps its rows itself, so that its clock can have been wrong."""
+
+    def restart_clock(self, topic: str) -> Instant: ...
 
 
 def _log(folder: str) -> Path:
@@ -47,6 +56,28 @@ def doctor(folder: str, output: str) -> None:
         click.echo("nothing wrong", err=True)
     if findings:
         raise click.exceptions.Exit(1)
+
+
+@click.group()
+def log() -> None:
+    """Set right what a wrong clock wrote."""
+
+
+@log.command("restart-clock")
+@click.argument("topic")
+@click.pass_obj
+def restart_clock(folder: str, topic: str) -> None:
+    """Go on with TOPIC after a clock that ran ahead (HR-0313): rows stamped above this machine's clock count as stamped
+    now.
+
+    Set the clock right first. Safe beside a running owner, which does it.
+    """
+    with open_project(folder) as project:
+        held = project.log
+        if not isinstance(held, Stamping):
+            raise click.UsageError("this log's rows are stamped by another clock, which is not headrace's to restart")
+        at = held.restart_clock(topic)
+    click.echo(iso(at))
 
 
 @click.command()

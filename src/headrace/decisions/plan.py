@@ -232,8 +232,7 @@ class Version:
 
     def _explain(self, values: Values) -> tuple[str, ...]:
         """The codes of the inputs that raised the score, each once, the most first."""
-        if self.scores is None:
-            return (MODEL_SCORE,)
+        assert self.scores is not None, "reasons from a model without one: decisions/define.py refuses them (HR-0704)"
         codes = [self._codes[i] for i in self.scores.raised_by(values)]
         found = dict.fromkeys(code for code in codes if code is not None)
         return tuple(found)[:REASONS_MAX] or (MODEL_SCORE,)

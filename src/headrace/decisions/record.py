@@ -8,7 +8,8 @@ by the shortest text that reads back as the same double.
 Records are events of `headrace.decisions.<name>`, a topic with the request topic's partitions: a record lies in the
 partition of its request. Texts are JSON: `versions` {"semantics", "policy", "model", "views": [[name, fingerprint]]};
 `points` one entry a view, [cut, staleness in microseconds, null] or [cut, staleness, why it is absent], a cut being
-[[topic, incarnation, partition, next offset]]; `features` one entry a view, [values, reason numbers].
+[[topic, incarnation, partition, next offset]]; `features` one entry a view, [values, reason numbers]. Of
+`request_hash` and `chain` speaks chain.py.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from headrace.core.errors import SchemaError
 from headrace.core.points import Cut, Partition
 from headrace.core.schema import field
 from headrace.core.times import Duration, Instant
+from headrace.decisions.chain import link
 from headrace.decisions.define import Decision, Outcome
 from headrace.decisions.plan import Answer
 from headrace.log.define import Topic
@@ -52,6 +54,8 @@ _FIELDS = {
     "rule": field(schema.int64, required=True),
     "reasons": field(schema.string, required=True),
     "flags": field(schema.string, required=True),
+    "request_hash": field(schema.string),
+    "chain": field(schema.string),
 }
 # Records are never refused for their time: t is their request's, and was judged with it.
 _ANY_TIME = Duration.parse("36500d")
@@ -79,7 +83,8 @@ class ViewPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
-    """points, answers: one a view, in the order of `versions`."""
+    """points, answers: one a view, in the order of `versions`. request_hash, chain: empty in records of before there
+    was a chain, and in one that is not written yet."""
 
     decision: str
     request_id: str
@@ -95,6 +100,8 @@ class DecisionRecord:
     rule: int
     reasons: tuple[str, ...]
     flags: tuple[Flag, ...]
+    request_hash: str = ""
+    chain: str = ""
 
     @property
     def decision_id(self) -> str:
@@ -139,6 +146,8 @@ def to_row(record: DecisionRecord) -> Row:
         rule=record.rule,
         reasons=record.reasons,
         flags=record.flags,
+        request_hash=record.request_hash,
+        chain=record.chain,
     )
 
 
@@ -158,6 +167,8 @@ def make_row(
     rule: int,
     reasons: Sequence[str],
     flags: Sequence[Flag],
+    request_hash: str = "",
+    chain: str = "",
 ) -> Row:
     """An event of a record's topic from its parts: the path of live decisions, which keeps some texts from call to
     call."""
@@ -178,7 +189,15 @@ def make_row(
         rule,
         _json(list(reasons)),
         ",".join([flag.value for flag in flags]),
+        request_hash or None,
+        chain or None,
     )
+
+
+def linked(row: Row, previous: str) -> Row:
+    """The event with its link to the one before it in its partition."""
+    fields = row[:-1]
+    return (*fields, link(previous, fields))
 
 
 def from_row(row: Sequence[Physical], topic: str) -> DecisionRecord:
@@ -200,6 +219,8 @@ def from_row(row: Sequence[Physical], topic: str) -> DecisionRecord:
             rule=_int(said["rule"]),
             reasons=tuple(json.loads(str(said["reasons"]))),
             flags=tuple(Flag(flag) for flag in str(said["flags"]).split(",") if flag),
+            request_hash=str(said["request_hash"] or ""),
+            chain=str(said["chain"] or ""),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SchemaError("HR-0713", "not a decision record", detail=f"{type(error).__name__}: {error}") from error
@@ -210,9 +231,14 @@ def to_batch(records: Sequence[DecisionRecord]) -> pa.RecordBatch:
     return rows_to_batch(_SCHEMA, [to_row(record) for record in records])
 
 
+def rows_of_batch(batch: pa.RecordBatch) -> list[Row]:
+    """Records of a batch as events; other columns are ignored."""
+    return batch_to_rows(_SCHEMA, batch)
+
+
 def from_batch(batch: pa.RecordBatch, topic: str) -> list[DecisionRecord]:
     """Records of a batch with the topic's fields; other columns are ignored. Raises: SchemaError HR-0713."""
-    return [from_row(row, topic) for row in batch_to_rows(_SCHEMA, batch)]
+    return [from_row(row, topic) for row in rows_of_batch(batch)]
 
 
 def features_text(answers: Sequence[Answer]) -> str:

@@ -20,13 +20,14 @@ from headrace.core.errors import ConflictError, HeadraceError, LogError, NotFoun
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import ZERO, Clock, Duration, Instant
 from headrace.decisions import record as records
+from headrace.decisions.chain import RequestHash, genesis
 from headrace.decisions.define import Outcome
 from headrace.decisions.known import NOT_THE_EVENT, Id, KnownRequests, row_at
 from headrace.decisions.plan import Answer, Decided, Version
 from headrace.decisions.record import DecisionRecord, Flag, ViewPoint
 from headrace.log.define import Clock as TopicClock
 from headrace.log.define import Topic
-from headrace.log.port import Append, Appended, Log, Physical
+from headrace.log.port import Append, Appended, Log, PartitionState, Physical
 
 Row = tuple[Physical, ...]
 Validate = Callable[[Mapping[str, object]], Row]
@@ -116,6 +117,7 @@ class _Group:
 
     answers: list[_Computed | HeadraceError] = field(default_factory=list)
     rows: dict[Partition, list[_Computed]] = field(default_factory=dict)
+    links: dict[Partition, str] = field(default_factory=dict)
     ids: set[tuple[Partition, Id]] = field(default_factory=set)
     touched: set[Hashable] = field(default_factory=set)
 
@@ -160,6 +162,8 @@ class Decider:
         self._simulated = self._topic.clock is TopicClock.SIMULATED
         self._views = tuple(view.name for view in version.views)
         self._watched = frozenset((*features.topics, self._topic.name, self._record_topic.topic.name))
+        self._hash = RequestHash(names)
+        self._heads: dict[Partition, tuple[int, str]] = {}  # of the records: next offset, the link before it
         self._ends: dict[Partition, int] = {}
         self._maxima: dict[Partition, int] = {}
         self._askers: dict[Partition, AskAt] = {}
@@ -228,7 +232,8 @@ class Decider:
             except HeadraceError as error:
                 group.answers.append(error)
         if not group.answers:
-            return [self._repeated(rows[0], at, proven)]
+            repeated = self._repeated(rows[0], at, proven)
+            return [] if repeated is None else [repeated]
         if not group.rows:
             return [answer for answer in group.answers if isinstance(answer, HeadraceError)]
         return self._commit(group, at)
@@ -251,7 +256,9 @@ class Decider:
         score, decided = self.version.decide(row, answers)
         if self._clock.now() - at > self.version.decision.budget.micros:
             flags = (*flags, Flag.OVER_BUDGET)
-        record = self._record(partition, offset, id, t, at, answers, points, score, decided, flags)
+        record = self._record(partition, offset, id, t, at, answers, points, score, decided, flags, self._hash(row))
+        record = records.linked(record, group.links.get(partition) or self._head(partition)[1])
+        group.links[partition] = str(record[-1])
         made = DecisionMade(
             decision_id=str(record[0]),
             request_id=id,
@@ -272,7 +279,7 @@ class Decider:
         for partition, computed in group.rows.items():
             rows, made = tuple([one.row for one in computed]), tuple([one.record for one in computed])
             appends.append(Append(partition=partition, rows=rows, request=True, at=at, begins=self._ends[partition]))
-            appends.append(Append(partition=self._records(partition), rows=made))
+            appends.append(Append(partition=self._records(partition), rows=made, begins=self._head(partition)[0]))
         try:
             appended = self._log.append(appends)
         except LogError as error:
@@ -301,7 +308,8 @@ class Decider:
                 answers.append(answer)
         return answers
 
-    def _repeated(self, row: Row, at: Instant, proven: Instant) -> DecisionMade | HeadraceError:
+    def _repeated(self, row: Row, at: Instant, proven: Instant) -> DecisionMade | HeadraceError | None:
+        """The answer to a request that is known; None where another wrote records meanwhile."""
         partition = self._live[partition_of(row[self._key_place], len(self._live))]  # type: ignore[arg-type]  # a key
         maximum = max(self._maxima[partition], at)
         known = self._known.request(partition.index, self._id_of(row), maximum)
@@ -309,7 +317,10 @@ class Decider:
         try:
             return self._again(partition, known, row, at, proven)
         except HeadraceError as error:
-            return error
+            if error.code != _OVERTAKEN:
+                return error
+            self._looked = _NEVER
+            return None
 
     def _id_of(self, row: Row) -> Id:
         return row[self._id_place]  # type: ignore[return-value]  # an id is never null, and an int or a text
@@ -385,6 +396,7 @@ class Decider:
         score: float | None,
         decided: Decided,
         flags: Sequence[Flag],
+        request_hash: str,
     ) -> Row:
         return records.make_row(
             decision=self.version.decision.name,
@@ -401,6 +413,7 @@ class Decider:
             rule=decided.rule,
             reasons=decided.reasons,
             flags=flags,
+            request_hash=request_hash,
         )
 
     # --- a request that is known ---
@@ -437,10 +450,13 @@ class Decider:
             rule=decided.rule,
             reasons=decided.reasons,
             flags=(Flag.RETRIED,),
+            request_hash=self._hash(logged.row),
         )
-        place = self._records(partition)
-        (appended,) = self._log.append([Append(partition=place, rows=(records.to_row(record),))])
+        place, (begins, previous) = self._records(partition), self._head(partition)
+        row_made = records.linked(records.to_row(record), previous)
+        (appended,) = self._log.append([Append(partition=place, rows=(row_made,), begins=begins)])
         self._known.learn_record(place, offset, appended.offset)
+        self._heads[place] = appended.offset + 1, str(row_made[-1])
         return _made(record, self._id_of(row))
 
     def _conflict(self, partition: Partition, offset: int, before: Row, now: Row) -> ConflictError:
@@ -488,6 +504,8 @@ class Decider:
                 self._ends[partition] = read.get(partition, each.start)
             elif partition.topic == self._topic.name:
                 self._ends[partition] = each.end
+            if partition.topic == self._record_topic.topic.name and self._head_end(partition) != each.end:
+                self._heads[partition] = each.end, self._link_at(each)
         self._maxima = {h.partition: h.available_at for h in held if h.partition.topic == self._topic.name}
         live = [p for p in self._maxima if p.index < IMPORTS_FROM]
         if not live:
@@ -507,11 +525,27 @@ class Decider:
         if self._topic.name in self._features.topics:
             self._features.ingest_row(partition, offset, available_at, event_time, verdict, one.row)
         self._known.learn_record(record.partition, offset, record.offset + index)
+        self._heads[record.partition] = record.offset + index + 1, str(one.record[-1])
         self._ends[partition] = offset + 1
         self._maxima[partition] = available_at
         if verdict not in NOT_THE_EVENT:
             self._known.learn(partition, one.id, offset, available_at)
             assert event_time == one.made.t, "the log judges a request's time by the rule of _when"
+
+    def _head(self, request: Partition) -> tuple[int, str]:
+        """Where the record of the partition's next request goes, and the link before it."""
+        place = self._records(request)
+        return self._heads.get(place) or (0, genesis(place))
+
+    def _head_end(self, records: Partition) -> int | None:
+        return self._heads[records][0] if records in self._heads else None
+
+    def _link_at(self, held: PartitionState) -> str:
+        """The link of a partition's newest record."""
+        if held.end == held.start:
+            return genesis(held.partition)
+        newest = row_at(self._log, self._record_topic.topic, held.partition, held.end - 1).row
+        return genesis(held.partition) if newest[-1] is None else str(newest[-1])
 
     def _records(self, request: Partition) -> Partition:
         """The partition of the record topic in which the request's record lies."""

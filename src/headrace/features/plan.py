@@ -110,12 +110,12 @@ class ViewPlan:
 
     def spans_bounds(self, t: Words) -> Words:
         """int64[2 * calendars, n]: low and high, low < event_time <= high, of each calendar span at each t."""
-        bounds = np.zeros((2 * len(self._spans), len(t)), np.int64)
+        bounds = np.zeros((len(self._spans), 2, len(t)), np.int64)
         if self._spans and len(t):
             ordered, place = np.unique(t, return_inverse=True)
             for i, window in enumerate(self._spans):
-                bounds[2 * i : 2 * i + 2] = _steps(window, ordered)[:, place]
-        return bounds
+                bounds[i] = _steps(window, ordered)[:, place]
+        return bounds.reshape(2 * len(self._spans), len(t))
 
     def bounds_row(self, t: int) -> list[int]:
         """`spans_bounds` of one t: what stands behind a query's values."""
@@ -222,7 +222,7 @@ def _column(of: list[Input]) -> Column:
     """One column that holds what every source gives it."""
     columns = [one.column for one in of]
     return replace(
-        columns[0],
+        columns[0],  # mutation: kind and scale are the same in all
         bits=max(column.bits for column in columns),
         always=all(column.always for column in columns),
         history=any(column.history for column in columns),
@@ -255,22 +255,23 @@ def _check_entities(view: FeatureView, entities: list[list[Expr]]) -> None:
 
 
 def _steps(window: Aligned, ordered: Words) -> Words:
-    """Bounds at rising instants. Units do not overlap, so equal bounds at two instants hold for all between them."""
+    """Bounds at rising instants, at least one. Units do not overlap: two instants whose units begin at one place lie in
+    one, as do all between them, so units are looked up for few instants, and at most twice for each."""
     bounds = np.empty((2, len(ordered)), np.int64)
-    asked = [(0, len(ordered) - 1)]
+
+    def at(place: int) -> tuple[int, int]:
+        return edges(window, Instant(int(ordered[place])))
+
+    asked = [(0, len(ordered), at(0), at(-1))]
     while asked:
-        first, last = asked.pop()
-        low, high = edges(window, Instant(int(ordered[first]))), edges(window, Instant(int(ordered[last])))
-        if window.complete and low == high:
-            bounds[:, first : last + 1] = np.array(low)[:, None]
-        elif not window.complete and low[0] == high[0]:  # the running unit ends at t itself
-            bounds[0, first : last + 1] = low[0]
-            bounds[1, first : last + 1] = ordered[first : last + 1]
-        elif last - first < 2:
-            bounds[:, first], bounds[:, last] = low, high
+        first, end, low, high = asked.pop()
+        if low[0] == high[0]:
+            bounds[:, first:end] = np.array(low)[:, None]
         else:
-            middle = (first + last) // 2
-            asked += [(first, middle), (middle + 1, last)]
+            middle = (first + end) // 2
+            asked += [(first, middle, low, at(middle - 1)), (middle, end, at(middle), high)]
+    if not window.complete:
+        bounds[1] = ordered  # the running unit ends at t itself
     return bounds
 
 

@@ -2,7 +2,7 @@
 
 The one idea: a replay is a list of items in the order in which they take effect, and the kernel that serves runs it
 from nothing. All that differs between the three replays is which events a row sees; `replay_cuts.py` says that in
-numbers, `replay_items.py` makes the list. Runs the kernel; touches nothing else.
+numbers, `replay_items.py` makes the list. Runs the kernel and hands freed memory back; touches nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from headrace.core.aggregate import Reason
 from headrace.core.errors import UsageError
 from headrace.core.kernel.program import Words
 from headrace.features.facts import FactRule
+from headrace.features.heap import ROWS_MIN, hand_back
 from headrace.features.plan import ViewPlan
 from headrace.features.replay_cuts import Kind
 from headrace.features.replay_given import Cuts
@@ -121,6 +122,8 @@ def _view(plan: ViewPlan, events: Events, rows: Rows, kind: Kind, threads: int) 
 def _run(plan: ViewPlan, made: Pass, outs: int, threads: int) -> tuple[Words, Reasons]:
     from headrace.core.kernel import state  # numba loads when a kernel first runs: 400 ms
 
+    if len(made.items.key) >= ROWS_MIN:
+        hand_back()
     return state.replay(plan.program, made.items, keys=made.keys, outs=outs, threads=threads)
 
 

@@ -153,25 +153,27 @@ def update_rows(
     excluded: facts that a chain must not see, by the fact's topic, row and chain.
     """
     queries = len(order.places)
+    times = [fact.topic.event_time[fact.rows].tolist() for fact in facts.facts]
+    id_place = _id_place(source)
     for i, row, arrivals in _with_facts(source, facts, order, components, origins, excluded):
         time, imported = int(origins.time[i]), _imported(source, row, bool(origins.imported[i]))
         joins = {each.rule.name: FactJoin(each.rule) for each in facts.facts}
         for name in imported:
             joins.setdefault(name, FactJoin(FactRule.of_late(source.topic, name)))
         known = OriginFacts(list(joins.values()))
-        origin = _origin_id(source, row)
+        origin = _origin_id(row, id_place)
         stood = int(origins.place[i])
         places = sorted({max(place, stood) for place, _, _ in arrivals})
         taken = 0
-        told = known.steps(origin, time, imported)  # imported truths are told by updates of their own
+        # Imported truths are told by updates of their own; of a live row nothing is known before its first fact.
+        told = known.steps(origin, time, imported) if imported else []
         for place in places:
             if place >= queries:
                 break
             while taken < len(arrivals) and arrivals[taken][0] <= place:
                 _, which, number = arrivals[taken]
                 fact = facts.facts[which]
-                at = int(fact.topic.event_time[fact.rows[number]])
-                joins[fact.rule.name].fact(origin, at, fact.orders[number], fact.values[number])
+                joins[fact.rule.name].fact(origin, times[which][number], fact.orders[number], fact.values[number])
                 taken += 1
             steps = known.steps(origin, time, imported)
             for one in updates(source.history, base(i), told, steps, partial(source.columns_row, row)):
@@ -189,6 +191,7 @@ def known_of_requests(
     excluded: Callable[[TopicRows, Words, Keys], Mask] | None = None,
 ) -> Iterator[tuple[int, tuple[int, list[int]]]]:
     """(i, words) of the requests of which something is known by facts at their own t. place: of each, its query's."""
+    id_place = _id_place(source)
     for i, row, arrivals in _with_facts(source, facts, order, components, requests, excluded):
         visible = [(which, number) for place, which, number in arrivals if place <= int(requests.place[i])]
         if not visible:
@@ -197,7 +200,7 @@ def known_of_requests(
         imported = _imported(source, row, bool(requests.imported[i]))
         for name in imported:
             joins.setdefault(name, FactJoin(FactRule.of_late(source.topic, name)))
-        origin, time = _origin_id(source, row), int(requests.time[i])
+        origin, time = _origin_id(row, id_place), int(requests.time[i])
         for which, number in visible:
             fact = facts.facts[which]
             at = int(fact.topic.event_time[fact.rows[number]])
@@ -278,9 +281,14 @@ def _imported(source: SourcePlan, row: tuple[Physical, ...], is_import: bool) ->
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _origin_id(source: SourcePlan, row: tuple[Physical, ...]) -> Id:
+def _id_place(source: SourcePlan) -> int:
+    """Where a row of the source's topic holds its id."""
     assert source.topic.id is not None, "only a topic with an id has facts"
-    origin = row[source.topic.schema.names.index(source.topic.id)]
+    return source.topic.schema.names.index(source.topic.id)
+
+
+def _origin_id(row: tuple[Physical, ...], place: int) -> Id:
+    origin = row[place]
     assert isinstance(origin, (int, str))
     return origin
 

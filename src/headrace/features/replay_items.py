@@ -80,10 +80,16 @@ def passes(plan: ViewPlan, events: Events, rows: Rows, kind: Kind) -> Iterable[P
     topics = [base.topic.topic.name for base in found.sources]
     for of_source in facts.values():
         topics += [] if of_source is None else [each.topic.topic.name for each in of_source.facts]
-    for group in groups(events, list(dict.fromkeys(topics)), rows, kind, plan.view.lag.micros):
-        made = _PassMaker(plan, rows, found, facts, group).make()
+    makers = [
+        _PassMaker(plan, rows, found, facts, group)
+        for group in groups(events, list(dict.fromkeys(topics)), rows, kind, plan.view.lag.micros)
+    ]
+    del found, facts  # with the last maker goes what is as large as the log: the kernel needs the room
+    while makers:
+        made = makers.pop(0).make()
         if made is not None:
             yield made
+            del made
 
 
 class _PassMaker:
@@ -96,6 +102,7 @@ class _PassMaker:
         self._rows = rows
         self._found = found
         self._facts = facts
+        self._codes: dict[int, Words] = {}
         self._group = group
         key = found.key[group.queries]
         self._asked = np.flatnonzero(key >= 0)  # places in the group of queries that have an entity
@@ -180,7 +187,7 @@ class _PassMaker:
         facts = self._facts[id(base)]
         if facts is None or not len(facts.ids):
             return
-        code = facts.codes(base.table.column(str(base.topic.topic.id)))
+        code = self._named(base, facts)
         named = np.flatnonzero(code[copies.event] >= 0)
         event = copies.event[named]
         origins = self._origins(base, code, event, copies.chain[named], copies.before[named])
@@ -199,6 +206,12 @@ class _PassMaker:
                 before=np.array([one.before for one in found], np.int64),
                 words=np.array([one.words for one in found], np.int64).T,
             )
+
+    def _named(self, base: SourceRows, facts: SourceFacts) -> Words:
+        """The code of each row's id among those that facts name, -1 where none does."""
+        if id(base) not in self._codes:
+            self._codes[id(base)] = facts.codes(base.table.column(str(base.topic.topic.id)))
+        return self._codes[id(base)]
 
     def _origins(self, base: SourceRows, code: Words, event: Places, chain: Keys, place: Words) -> Origins:
         imported = np.zeros(len(event), np.bool_) if base.imported is None else base.imported[event]
@@ -244,7 +257,7 @@ class _PassMaker:
     def _known(self, queries: _Queries, own: SourceRows, facts: SourceFacts) -> list[tuple[int, tuple[int, list[int]]]]:
         """(query, words) where facts say something of the request itself, at its own instant."""
         requests = np.flatnonzero(queries.request)
-        code = facts.codes(own.table.column(str(own.topic.topic.id)))
+        code = self._named(own, facts)
         event = queries.event[requests]
         named = np.flatnonzero(code[event] >= 0)
         places = requests[named]

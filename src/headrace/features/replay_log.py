@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.core.codec import units
+from headrace.core.codec import instants, units
 from headrace.core.errors import NotFoundError, StateError, did_you_mean
 from headrace.core.kernel.program import Words
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
@@ -55,10 +55,23 @@ class TopicRows:
         self.event_time = _integers(self.table, EVENT_TIME)
         self.available_at = _integers(self.table, AVAILABLE_AT)
         self.verdict: npt.NDArray[np.uint8] = self.table.column(VERDICT).to_numpy()
+        if np.array_equal(self.available_at, self.event_time):  # imports say so as a rule
+            self.available_at = self.event_time
+        self.table = self._sharing()
         self._order: Words | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    def _sharing(self) -> pa.Table:
+        """The table, its columns that are numbers here shared with those numbers: the log's copies may go."""
+        times = instants(self.event_time)
+        held = {OFFSET: pa.array(self.offset), EVENT_TIME: times, AVAILABLE_AT: instants(self.available_at)}
+        own = self.topic.event_time
+        if own is not None and np.array_equal(_integers(self.table, own), self.event_time):
+            held[own] = times
+        columns = [held.get(field.name, self.table.column(field.name)) for field in self.table.schema]
+        return pa.Table.from_arrays(columns, schema=self.table.schema)
 
     def visible(self, *, late: bool) -> Mask | None:
         """Rows that state may take: TAKEN, and marked LATE if `late`. None where all may."""

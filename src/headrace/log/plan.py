@@ -12,6 +12,7 @@ so an event that was too far ahead may come again when its time has come.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -41,16 +42,17 @@ from headrace.log.port import AVAILABLE_AT, VERDICT, Verdict
 Rows: TypeAlias = pa.RecordBatch | Sequence[tuple[Physical, ...]]
 
 NEVER = Instant(-62_135_596_800_000_000)  # the running maximum of a partition that holds nothing: year 1
-ROWS_ONE_BY_ONE_MAX = 16  # above it, making an Arrow batch of the rows costs less than judging them in Python
-SEGMENT_IDS = 1 << 20  # ids in a segment before the next is begun; growing one of this size takes some 40 ms
+# Above it, making an Arrow batch of the rows costs less than judging them in Python.
+ROWS_ONE_BY_ONE_MAX = 16  # mutation: both ways judge alike
+# Ids in a segment before the next is begun; growing one of this size takes some 40 ms.
+SEGMENT_IDS = 1 << 20  # mutation: any size holds the same ids
 
 # an IntEnum's member costs a descriptor call each time it is read; the hot path reads these
 ACCEPTED, LATE, DUPLICATE, CONFLICT, AHEAD, RESTAMPED = (int(v) for v in (
     Verdict.ACCEPTED, Verdict.LATE, Verdict.DUPLICATE, Verdict.CONFLICT, Verdict.AHEAD, Verdict.RESTAMPED,
 ))  # fmt: skip
 _KEPT_ONE = frozenset((ACCEPTED, LATE, RESTAMPED))
-_KEPT = np.zeros(256, dtype=np.bool_)  # verdicts whose ids are remembered
-_KEPT[[ACCEPTED, LATE, RESTAMPED]] = True
+_KEPT = np.array([verdict in _KEPT_ONE for verdict in sorted(Verdict)])  # by verdict: whether the id is remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +120,10 @@ class Judge:
         """
         if isinstance(rows, pa.RecordBatch):
             return self._live_batch(partition, rows, now, request)
-        if len(rows) == 1:
-            return self._live_row(partition, rows[0], now, request)
-        if len(rows) <= ROWS_ONE_BY_ONE_MAX:
+        if len(rows) == 1:  # mutation: `_live_rows` says the same of it, slower
+            (row,) = rows
+            return self._live_row(partition, row, now, request)
+        if len(rows) <= ROWS_ONE_BY_ONE_MAX:  # mutation: both ways judge alike
             return self._live_rows(partition, rows, now, request)
         return self._live_batch(partition, rows_to_batch(self.topic.schema, rows), now, request)
 
@@ -150,12 +153,10 @@ class Judge:
     def _live_row(self, partition: int, row: tuple[Physical, ...], now: int, request: bool) -> Judged:
         """The hot path of single events: plain ints to the end."""
         topic = self.topic
-        at, time = self._maxima.get(partition, NEVER), now
+        time = now
         if self._event_time is not None:
             time = row[self._event_time]  # type: ignore[assignment]  # never null, and a timestamp
-        newer = time if self._simulated else now
-        if newer > at:
-            at = newer
+        at = max(self._maxima.get(partition, NEVER), time if self._simulated else now)
         verdict, appended, by_time = ACCEPTED, at if self._simulated else now, time
         if request and not -topic.skew.micros <= time - appended <= topic.skew.micros:
             verdict, by_time = RESTAMPED, appended
@@ -178,13 +179,13 @@ class Judge:
         try:
             for row in rows:
                 one = self._live_row(partition, row, now, request)
-                at = self._maxima[partition] = int(one.available_at[0])
+                at = self._maxima[partition] = one.available_at.item()
                 if self._id is not None:
-                    key, payload = row[self._id], int(one.payloads[0])
+                    key, payload = row[self._id], one.payloads.item()
                     before = here.get(key)
                     if before is not None and at - before[1] <= self.topic.dedup.micros:
-                        one.verdicts[0] = DUPLICATE if before[0] == payload else CONFLICT
-                    elif _KEPT[one.verdicts[0]]:
+                        one.verdicts[:] = DUPLICATE if before[0] == payload else CONFLICT
+                    elif one.verdicts.item() in _KEPT_ONE:
                         here[key] = payload, at
                 judged.append(one)
         finally:
@@ -261,17 +262,17 @@ class Judge:
         if not len(judged.verdicts):
             return
         newest = int(judged.available_at[-1])
-        if newest > self._maxima.get(partition, NEVER):
-            self._maxima[partition] = newest
+        self._maxima[partition] = max(self._maxima.get(partition, NEVER), newest)
         if self._id is None:
             return
         journal = None if self._mark is None else self._mark.journal
         targets = self._targets(partition)
-        if not isinstance(rows, pa.RecordBatch) and len(rows) == 1:
-            if judged.verdicts[0] in _KEPT_ONE:
-                key, payload = rows[0][self._id], int(judged.payloads[0])
+        # The hot path of single events: without an Arrow batch.
+        if not isinstance(rows, pa.RecordBatch) and len(rows) == 1:  # mutation: below the same is kept, slower
+            if judged.verdicts.item() in _KEPT_ONE:
+                (row,), payload = rows, judged.payloads.item()
                 for ids in targets:
-                    ids.put_one(key, payload, newest, journal)
+                    ids.put_one(row[self._id], payload, newest, journal)
             return
         batch = rows if isinstance(rows, pa.RecordBatch) else rows_to_batch(self.topic.schema, rows)
         self._keep(targets, batch, judged.verdicts, judged.payloads, judged.available_at, journal)
@@ -333,7 +334,8 @@ class Judge:
         if not batch.num_rows:
             return
         keys = self._keys(batch)
-        if int(available[-1]) - int(available[0]) > self.topic.dedup.micros:  # else no id was taken twice
+        # Within dedup no id was taken twice.
+        if int(available[-1]) - int(available[0]) > self.topic.dedup.micros:  # mutation: asking in vain changes nothing
             last = _last_of_repeated(keys)
             payloads, available = payloads[last], available[last]
             keys = [keys[row] for row in last] if isinstance(keys, list) else keys[last]
@@ -441,13 +443,11 @@ class _Ids:
 def _repeated(keys: Keys) -> Sequence[int]:
     """The rows whose key comes more than once, in order. Rising keys, the common case, cost one pass."""
     if isinstance(keys, list):
-        if len(set(keys)) == len(keys):
+        if len(set(keys)) == len(keys):  # mutation: the long way finds none either
             return ()
-        counts: dict[str, int] = {}
-        for key in keys:
-            counts[key] = counts.get(key, 0) + 1
+        counts = Counter(keys)
         return [row for row, key in enumerate(keys) if counts[key] > 1]
-    if bool((keys[1:] > keys[:-1]).all()):
+    if bool((keys[1:] > keys[:-1]).all()):  # mutation: the long way finds none either
         return ()
     ordered = np.sort(keys)
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])

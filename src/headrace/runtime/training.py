@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from headrace.core.points import Cut
+from headrace.core.points import Cut, Partition
 from headrace.core.times import Instant
 from headrace.features import training as sets
 from headrace.features.define import Label
 from headrace.features.facts import FactRule
 from headrace.features.replay import topics_of
 from headrace.features.replay_log import Events
-from headrace.features.training import Impact, TrainingSet
+from headrace.features.training import Impact
+from headrace.features.training_files import TrainingSet, write
+from headrace.features.training_records import Records
+from headrace.log.port import EVENT_TIME
 from headrace.models.artifact import Scorer
 from headrace.models.define import Model
 from headrace.models.evaluate import Evaluation, Floats, evaluate
@@ -72,18 +76,19 @@ def read_events(project: Project, model: Model) -> Events:
     return Events.read(project.log, {*topics_of(plans), model.topic, of_label})
 
 
-def recorded_cuts(project: Project, model: Model) -> sets.Records:
-    """The cuts at which decisions on the model's topic were made, by request and view."""
-    found: dict[sets.Id, dict[str, Cut]] = {}
-    id = project.definitions.topic(model.topic).id
-    number = id is not None and project.definitions.topic(model.topic).schema[id].type.kind.value == "int64"
-    for decision in project.definitions.decisions.values():
-        if decision.request.name != model.topic:
-            continue
+def recorded_cuts(project: Project, model: Model) -> Records:
+    """The cuts at which decisions on the model's topic were made, by request and view; None where a view was absent.
+
+    Where several decisions were made of one request, those that the model scored count before others.
+    """
+    found: dict[tuple[Partition, int], dict[str, Cut | None]] = {}
+    of_topic = [d for d in project.definitions.decisions.values() if d.request.name == model.topic]
+    for decision in sorted(of_topic, key=lambda d: d.model is not None and d.model.name == model.name):
         for record in project.records(decision.name):
-            key: sets.Id = int(record.request_id) if number else record.request_id
-            cuts = {v: p.cut for v, p in zip(decision.views, record.points, strict=True) if p.cut is not None}
-            found.setdefault(key, {}).update(cuts)
+            views = [name for name, _ in json.loads(record.versions)["views"]]  # of the version that decided
+            points = zip(views, record.points, strict=True)
+            cuts = {view: point.cut if point.absent is None else None for view, point in points}
+            found.setdefault((record.request, record.offset), {}).update(cuts)
     return found
 
 
@@ -161,7 +166,7 @@ def evaluate_model(
     days = None
     entities = None
     if entity is not None:
-        times = table.column(sets.EVENT_TIME).cast(pa.int64()).to_numpy()
+        times = table.column(EVENT_TIME).cast(pa.int64()).to_numpy()
         days = (times // 86_400_000_000).astype(np.int64)
         entities = table.column(entity).to_numpy(zero_copy_only=False)
     return evaluate(labels(model, table), scores, entities=entities, days=days, k=k), scores
@@ -169,4 +174,4 @@ def evaluate_model(
 
 def write_training_set(made: TrainingSet, folder: Path) -> tuple[Path, Path]:
     """Rows as Parquet, manifest beside them."""
-    return sets.write(made, folder)
+    return write(made, folder)

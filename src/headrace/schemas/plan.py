@@ -127,12 +127,14 @@ def order_rows(topic: Topic, batch: pa.RecordBatch, available_at: Integers, *, n
 
 
 def _in_order(keys: Sequence[Integers]) -> bool:
-    tied = np.ones(max(len(keys[0]) - 1, 0), dtype=np.bool_)
+    """Whether no row comes before the one it follows: no key falls where all keys before it are tied."""
+    tied: np.bool_ | npt.NDArray[np.bool_] = np.True_
+    falls: np.bool_ = np.False_
     for key in keys:
-        if bool((tied & (key[1:] < key[:-1])).any()):
-            return False
-        tied &= key[1:] == key[:-1]
-    return True
+        this, following = key[:-1], key[1:]
+        falls = falls | (tied & (following < this)).any()
+        tied = tied & (following == this)
+    return not falls
 
 
 def available_by_rule(topic: Topic, batch: pa.RecordBatch, rule: AvailableAt) -> Integers:

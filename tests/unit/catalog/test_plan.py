@@ -211,3 +211,9 @@ def test_differences_stay_readable() -> None:
     assert line == f'a: "{"x" * 76}... -> "{"x" * 78}"'
     (line,) = differ({"a": "x" * 78}, {"a": 1})
     assert line == f'a: "{"x" * 78}" -> 1'
+
+
+def test_values_are_shown_as_written_and_up_to_eighty_characters() -> None:
+    whole, long = "ü" * 78, "ü" * 79  # with their quotes 80 and 81
+    (line,) = differences(json.dumps({"a": whole}), json.dumps({"a": long}))
+    assert line == f'a: "{whole}" -> "{"ü" * 76}...'

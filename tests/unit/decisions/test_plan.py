@@ -186,6 +186,23 @@ def test_reasons_are_the_codes_of_what_raised_the_score() -> None:
     assert nothing.decide(ROW, answers())[1].reasons == (MODEL_SCORE,)
 
 
+def test_an_input_with_a_code_of_its_own_gives_that_one() -> None:
+    ratio = (applications.amount / activity.mean_amount_7d).named("amount_vs_mean")
+    decision = checkout(reasons={ratio: "UNUSUAL_AMOUNT", activity.mean_amount_7d: "USUAL_AMOUNT"})
+    names = [i.name for i in fraud_model(hr.xgboost()).inputs]
+    version = Version(decision, VIEWS, FixedScores(raised=[names.index("amount_vs_mean")]))
+    assert version.decide(ROW, answers())[1].reasons == ("UNUSUAL_AMOUNT",)
+
+
+def test_four_reasons_are_given_each_once_and_the_weightiest_first() -> None:
+    coded = ("count_1d", "count_7d", "mean_amount_7d", "sum_amount_7d", "time_since_last")
+    decision = checkout(reasons={activity[name]: name.upper() for name in coded})
+    names = [i.name for i in fraud_model(hr.xgboost()).inputs]
+    raised = [names.index(f"customer_activity.{name}") for name in (*coded[::-1], coded[3])]
+    version = Version(decision, VIEWS, FixedScores(raised=raised[:1] * 2 + raised))
+    assert version.decide(ROW, answers())[1].reasons == tuple(name.upper() for name in coded[::-1][:4])
+
+
 def test_a_score_over_a_missing_input_is_a_guess() -> None:
     version = Version(checkout(), VIEWS, FixedScores())
     for why, expected in (
@@ -229,3 +246,20 @@ def test_the_version_set_names_every_part() -> None:
     text = Version(decision, VIEWS, FixedScores()).text
     assert policy_fingerprint(decision) in text and '"model":"artifact"' in text
     assert '[["customer_activity","a1"],["merchant_risk","b1"]]' in text
+    assert '"semantics":1' in text
+
+
+def test_a_version_without_a_model_decides_by_its_rules() -> None:
+    decision = checkout(
+        model=None, reasons=None, policy=[hr.decline_if(activity.count_1d > 2, reason="MANY"), hr.approve()]
+    )
+    version = Version(decision, VIEWS[:1], None)
+    assert '"model":null' in version.text
+    assert version.decide(ROW, answers()[:1]) == (None, Decided(Outcome.DECLINE, ("MANY",), 0))
+    assert version.decide(ROW, answers(count=2)[:1]) == (None, Decided(Outcome.APPROVE, (), 1))
+
+
+def test_what_a_version_prints_is_what_it_is_made_of() -> None:
+    version = Version(checkout(), VIEWS, FixedScores())
+    assert (version.views, version.names) == (VIEWS, NAMES) and version.decision.name == "checkout"
+    assert not any(computed in repr(version) for computed in ("_score_reads", "_codes", "_plain"))

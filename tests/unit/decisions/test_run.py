@@ -317,7 +317,8 @@ def test_requests_that_share_a_commit_are_decided_as_if_alone(tmp_path: Path, ar
             assert isinstance(grouped, type(single)) and grouped.code == single.code
         else:
             assert grouped == single
-    fields = [[dataclasses.replace(r, points=()) for r in shop.records()] for shop in shops]
+    # Their points differ in how long ago the log was last looked at; and so do their links.
+    fields = [[dataclasses.replace(r, points=(), chain="") for r in shop.records()] for shop in shops]
     assert fields[0] == fields[1] and len(fields[0]) == 12 * 17
     assert max(calls) > 5 and len(calls) < len(fields[0]) / 3
     for shop in shops:

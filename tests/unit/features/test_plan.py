@@ -291,6 +291,15 @@ def test_history_that_does_not_keep_to_the_definition_is_refused() -> None:
     assert (null.value.code, wide.value.code) == ("HR-0510", "HR-0511")
 
 
+def test_a_range_of_one_bit_less_than_a_word_s_is_kept_to() -> None:
+    wide = schema.field(schema.int64, minimum=0, maximum=2**62 - 1)
+    topic = Topic("wide", key="k", event_time="at", fields={"k": schema.int64, "at": schema.timestamp, "n": wide})
+    made = plan(hr.max(topic.n).over("1d"), entity="k", source=topic)
+    assert made.program.columns[0].bits == 62
+    with pytest.raises(StateError, match="leaves its declared range"):
+        made.sources[0].columns(pa.record_batch({"n": pa.array([2**62], pa.int64())}), {})
+
+
 def test_definitions_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DefinitionError, match="'charged', which is not given") as missing:
         plan(hr.rate(charged).over("1d"))
@@ -306,5 +315,6 @@ def test_definitions_that_do_not_fit_are_refused() -> None:
         plan(hr.count().over("1d", empty=0.5))
     with pytest.raises(DefinitionError, match="empty=0.001 is no decimal"):
         plan(hr.sum(payments.amount).over("1d", empty=0.001))
+    assert types.value.detail == "expected string, seen int64 in 'other'"
     codes = [error.value.code for error in (missing, types, empty)]
     assert codes == ["HR-0512", "HR-0513", "HR-0514"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,15 +22,8 @@ from headrace.features.plan import ViewPlan
 from headrace.features.replay import replay
 from headrace.features.replay_log import Events
 from headrace.features.replay_rows import Rows
-from headrace.features.training import (
-    MANIFEST_FILE,
-    ROWS_FILE,
-    Asked,
-    build,
-    content_hash,
-    late_data_impact,
-    write,
-)
+from headrace.features.training import Asked, build, late_data_impact
+from headrace.features.training_files import MANIFEST_FILE, ROWS_FILE, TrainingSet, content_hash, write
 from headrace.features.training_labels import training_labels
 from headrace.log.define import Topic
 from headrace.log.port import TAKEN, Verdict
@@ -90,6 +84,10 @@ def rows(topic, values, *, delay=0, verdicts=None):
     )
 
 
+WIDE_VIEW = hr.FeatureView("wide", entity="channel", source=requests, features=[hr.count().lifetime()])
+WIDE = ViewPlan.compile(WIDE_VIEW, {})
+WIDE_INPUTS = (("n", WIDE_VIEW.features[0].expression),)
+
 REQUESTS = [(i, i % 2, 100 + i, "web" if i % 3 else None, i * DAY, None) for i in range(10)]
 CHARGED = [(0, 1 * DAY), (2, 2 * DAY + 3 * DAY), (3, 7 * DAY), (8, 8 * DAY), (4, 4 * DAY - 1)]
 
@@ -148,16 +146,42 @@ def test_building_again_at_the_same_cut_gives_the_same_rows_whatever_came_since(
 
 def test_recorded_cuts_are_served_and_counted() -> None:
     seen_nothing = {"activity": Cut.of({LIVE: 0})}
-    made = build(asked(), plans(), log(), records={4: seen_nothing, 5: {"another": Cut()}, 99: seen_nothing})
+    records = {(LIVE, 4): seen_nothing, (LIVE, 5): {"another": Cut()}, (LIVE, 99): seen_nothing}
+    made = build(asked(), plans(), log(), records={**records, (BACKS, 6): seen_nothing})
     counts = made.table.column("activity.count_2d").to_pylist()
     assert counts == [1, 1, 1, 1, 1, 1, 1]
-    wide = hr.FeatureView("wide", entity="channel", source=requests, features=[hr.count().lifetime()])
-    both = [*plans(), ViewPlan.compile(wide, {})]
-    records = {4: seen_nothing, 5: {"activity": Cut.of({LIVE: 0}), "wide": Cut.of({LIVE: 2})}}
-    inputs = (("n", wide.features[0].expression),)
-    made = build(asked(inputs=inputs), both, log(), records=records)
+    records = {(LIVE, 4): seen_nothing, (LIVE, 5): {"activity": Cut.of({LIVE: 0}), "wide": Cut.of({LIVE: 2})}}
+    made = build(asked(inputs=WIDE_INPUTS), [*plans(), WIDE], log(), records=records)
     assert made.table.column("n").to_pylist() == [0, 1, 2, 0, 3, 2, 0]  # row 5 sees one of the two before offset 2
     assert (made.manifest.served, made.manifest.mixed, made.manifest.available) == (1, 1, 5)
+
+
+def test_an_absent_view_of_a_record_is_absent_again() -> None:
+    records = {(LIVE, 5): {"activity": None, "wide": Cut.of({LIVE: 2})}, (LIVE, 4): {"activity": None}}
+    made = build(asked(inputs=(*INPUTS, *WIDE_INPUTS)), [*plans(), WIDE], log(), records=records)
+    computed = build(asked(inputs=(*INPUTS, *WIDE_INPUTS)), [*plans(), WIDE], log())
+    for name in ("activity.count_2d", "activity.sum_amount_2d", "activity.last_2_channel", "share"):
+        values = computed.table.column(name).to_pylist()
+        assert None not in (values[4], values[5])
+        values[4] = values[5] = None
+        assert made.table.column(name).to_pylist() == values
+        assert made.table.column(name).type == computed.table.column(name).type
+    assert made.table.column("amount").equals(computed.table.column("amount"))
+    assert made.table.column("n").to_pylist()[5] == 2  # the other view answered: the one below its cut, and itself
+    assert (made.manifest.served, made.manifest.mixed, made.manifest.available) == (1, 1, 5)
+    impact = {one.feature: one for one in late_data_impact(asked(), plans(), log(), records=records)}
+    assert impact["activity.count_2d"].null_in_one == 2
+
+
+def test_a_record_is_of_the_request_at_its_place_whatever_its_id() -> None:
+    again = [(4, *rest) if id == 6 else (id, *rest) for id, *rest in REQUESTS]  # id 4 came again after `dedup`
+    events = Events([requests, chargebacks], {LIVE: rows(requests, again), BACKS: rows(chargebacks, [])})
+    made = build(asked(), plans(), events, records={(LIVE, 6): {"activity": None}})
+    assert made.table.column("request").to_pylist() == [0, 1, 2, 3, 4, 5, 4]
+    assert made.table.column("activity.count_2d").to_pylist() == [1, 1, 1, 1, 1, 1, None]
+    some = build(asked(begin=Instant(5 * DAY)), plans(), events, records={(LIVE, 6): {"activity": None}})
+    assert some.table.column("activity.count_2d").to_pylist() == [1, None]
+    assert (some.manifest.served, some.manifest.available) == (1, 1)
 
 
 def test_a_late_column_is_a_label_too_and_unknown_truths_are_left_out() -> None:
@@ -194,6 +218,47 @@ def test_files_hold_the_rows_and_a_manifest_that_says_all(tmp_path) -> None:
     assert said["content_hash"] == made.manifest.content_hash and said["rows"] == read.num_rows == 4
     assert said["cut"] == [["chargebacks", 1, 0, 5], ["requests", 1, 0, 10]]
     assert said["begin"] == "1970-01-02T00:00:00Z" and said["fingerprints"] == [["activity", "f00d"]]
+
+
+def _stated(table: pa.Table) -> TrainingSet:
+    return TrainingSet(table, replace(build(asked(), plans(), log()).manifest, rows=table.num_rows, content_hash=""))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3_000])
+def test_every_type_of_column_is_read_back_as_it_was(tmp_path, count: int) -> None:
+    draw = np.random.default_rng(7)
+    there = draw.random(count) < 0.9
+    words = draw.integers(-(2**63), 2**63 - 1, count)
+    table = pa.table(
+        {
+            "number": pa.array(words, mask=~there),
+            "at": instants(np.sort(words)),
+            "small": physical_array([int(w) % 10**9 for w in words], schema.decimal(9, 2)),
+            "long": physical_array([int(w) % 10**18 for w in words], schema.decimal(18, 4)),
+            "huge": pa.array(words.tolist(), pa.decimal128(38, 3)),
+            "noise": pa.array(draw.random(count), mask=~there),
+            "rate": pa.array((draw.random(count) < 0.01) / 4),
+            "flag": pa.array(draw.random(count) < 0.5, mask=~there),
+            "text": pa.array([f"{w % 7}" if t else None for w, t in zip(words, there, strict=True)], pa.string()),
+            "last": pa.array(
+                [[float(w), 0.5] if t else None for w, t in zip(words, there, strict=True)], pa.list_(pa.float64())
+            ),
+        }
+    )
+    path, _ = write(_stated(table), tmp_path)
+    read = pq.read_table(path)
+    assert read.equals(table.cast(read.schema)) and content_hash(read) == content_hash(table)
+    if count == 3_000:
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        codecs = {group.column(i).path_in_schema: group.column(i).compression for i in range(group.num_columns)}
+        assert (codecs["noise"], codecs["number"]) == ("UNCOMPRESSED", "UNCOMPRESSED")  # nothing to gain
+        assert (codecs["rate"], codecs["last.list.element"]) == ("LZ4", "LZ4")
+
+
+def test_the_manifest_is_hashed_when_it_is_asked_for_and_once() -> None:
+    made = _stated(pa.table({"a": [1, 2]}))
+    assert made.manifest is made.manifest
+    assert made.manifest.content_hash == content_hash(made.table)
 
 
 def test_the_hash_is_of_values_not_of_chunks() -> None:
