@@ -28,10 +28,12 @@ from bench._features_peers import DAYS, NAMES
 from bench._hot_key import hot_key
 from bench._peers import compared
 from bench._training import figures as training_figures
-from bench.bits import find_data, simulated_data
-from headrace.core.aggregate import Function
-from headrace.core.kernel.program import Column, ColumnKind, Flag, Items, Output, Program, Span, build
+from bench.bits import EXAMPLE, find_data, simulated_data
+from headrace.catalog.run import load_definitions
+from headrace.core.kernel.program import Flag, Items, Program
 from headrace.core.kernel.state import KeyedState, replay
+from headrace.features.define import FeatureView
+from headrace.features.plan import ViewPlan
 
 DAY = 86_400_000_000
 REPLAYED = int(Flag.INSERT | Flag.QUERY | Flag.OVERLAY)
@@ -68,28 +70,26 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A program, the column that its entity stands in, and the one that it takes values from."""
+    """A view's plan, the column that its entity stands in, and the one that it takes values from."""
 
-    program: Program
+    plan: ViewPlan
     entity: str
     value: str
     overlay: bool
 
+    @property
+    def program(self) -> Program:
+        return self.plan.program
+
 
 def handbook() -> tuple[View, View]:
-    amount = Column(kind=ColumnKind.INT, bits=40, scale=2, always=True)
-    fraud = Column(kind=ColumnKind.INT, bits=1, always=True)
-    near = tuple(Span(width=days * DAY) for days in (1, 7, 30))
-    far = tuple(Span(width=days * DAY, delay=7 * DAY, overlaid=False) for days in (1, 7, 30))
-    means = [
-        Output(function=f, span=s, column=c) for s in range(3) for f, c in ((Function.COUNT, None), (Function.MEAN, 0))
-    ]
-    rates = [
-        Output(function=f, span=s, column=c) for s in range(3) for f, c in ((Function.COUNT, None), (Function.RATE, 0))
-    ]
-    customers = View(program=build((amount,), near, tuple(means)), entity="customer_id", value="amount", overlay=True)
-    terminals = View(program=build((fraud,), far, tuple(rates)), entity="terminal_id", value="fraud", overlay=False)
-    return customers, terminals
+    """The example's own views."""
+    views = {view.name: view for view in load_definitions(EXAMPLE, (FeatureView,)) if isinstance(view, FeatureView)}
+    customer, terminal = (ViewPlan.compile(views[name], {}) for name in ("customer", "terminal"))
+    return (
+        View(plan=customer, entity="customer_id", value="amount", overlay=True),
+        View(plan=terminal, entity="terminal_id", value="fraud", overlay=False),
+    )
 
 
 def transactions(data: Path, rows: int | None) -> pa.Table:
@@ -145,12 +145,7 @@ def replayed(view: View, table: pa.Table, threads: int = 1) -> pa.RecordBatch:
         out=np.arange(rows),
     )
     words, reasons = replay(view.program, items, keys=len(encoded.dictionary), outs=rows, threads=threads)
-    columns = []
-    for o, output in enumerate(view.program.outputs):
-        column = np.ascontiguousarray(words[:, view.program.slot[o]])
-        counted = output.function is Function.COUNT
-        columns.append(pa.array(column if counted else column.view(np.float64), mask=reasons[:, o] != 0))
-    return pa.RecordBatch.from_arrays(columns, names=[f"feature_{o}" for o in range(len(columns))])
+    return view.plan.publish(words, reasons)
 
 
 def rate(views: tuple[View, View], table: pa.Table) -> float:
