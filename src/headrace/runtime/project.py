@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.catalog import plan as catalog_plan
@@ -23,11 +24,11 @@ from headrace.catalog.run import load_definitions
 from headrace.clock import SystemClock
 from headrace.core.codec import logical, partitions_of
 from headrace.core.errors import InputError, NotFoundError, StateError, did_you_mean
-from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.schema import DataType, Kind
 from headrace.core.times import Clock, Instant
 from headrace.decisions import record as records
-from headrace.decisions.plan import Version, ViewVersion, value_names
+from headrace.decisions.plan import Answer, Version, ViewVersion, value_names
 from headrace.decisions.record import DecisionRecord
 from headrace.decisions.replay import ReplayReport
 from headrace.decisions.replay import replay as replay_records
@@ -148,9 +149,14 @@ class Project:
 
     def append(self, topic: Topic, batch: pa.RecordBatch) -> tuple[Appended, ...]:
         """Rows that fit their topic already, to the partitions of their keys, in one transaction."""
+        return self.place(topic, batch)[0]
+
+    def place(self, topic: Topic, batch: pa.RecordBatch) -> tuple[tuple[Appended, ...], npt.NDArray[np.int32]]:
+        """As `append`, and beside it the index of each row's partition, in the order of the rows."""
         state = self._topic_state(topic.name)
         live = [p.partition for p in state.partitions if p.partition.index < IMPORTS_FROM]
-        return self.log.append(_by_partition(batch, topic.key, live))
+        chosen = partitions_of(batch.column(topic.key), len(live))
+        return self.log.append(_by_partition(batch, chosen, live)), chosen
 
     def _topic_state(self, name: str) -> TopicState:
         states = {state.topic.name: state for state in self.log.topics()}
@@ -195,15 +201,27 @@ class Project:
         """A view's features of an entity at t (now), at the log's end, by name: decimals as Decimal, instants as
         datetime, last-n as tuples."""
         key = tuple(entity) if isinstance(entity, list) else entity
+        _, _, ((values, _),) = self.read_many(view, [key], t=t)
+        features = self.definitions.view(view).features
+        return {f.name: _shown(value, f.type) for f, value in zip(features, values, strict=True)}
+
+    def read_many(
+        self, view: str, entities: Sequence[Hashable], *, t: Instant | None = None
+    ) -> tuple[Instant, Cut, list[Answer]]:
+        """A view's answers for many entities at one point: (t, cut, physical values and reasons one an entity).
+
+        entities: physical keys, tuples where they have parts. t: now by default. Raises: NotFoundError HR-0806,
+        StateError HR-0541 (TOO_OLD).
+        """
         with self._lock:
             state = self._read.get(view)
             if state is None:
+                self.definitions.view(view)
                 state = self._read[view] = self.state([view])
             else:
                 state.catch_up(self.log)
-            values, _ = state.read(view, key, self._clock.now() if t is None else t)
-        features = self.definitions.view(view).features
-        return {f.name: _shown(value, f.type) for f, value in zip(features, values, strict=True)}
+            at = self._clock.now() if t is None else t
+            return at, state.frontier, [state.read(view, entity, at) for entity in entities]
 
     def replay(
         self,
@@ -267,6 +285,24 @@ class Project:
     def decide(self, name: str, request: Mapping[str, object]) -> DecisionMade:
         """Decide one request, durably (decisions.run.Decider.decide)."""
         return self.decider(name).decide(request)
+
+    def renewed(self) -> Project:
+        """The project with the definitions that its folder has now, on the same log: who has both closes this one
+        only."""
+        made = Project(
+            self.folder, Definitions.of(load_definitions(self.folder, CLASSES)), clock=self._clock, role=self._role
+        )
+        made._log = self.log
+        return made
+
+    def keep(self, name: str, other: Project) -> None:
+        """The decider that another of the same log has by this name, and its state, are this one's too."""
+        with self._lock, other._lock:
+            if name in other._deciders:
+                self._deciders[name] = other._deciders[name]
+                place = "-".join(sorted(self.definitions.decision(name).views))
+                if place in other._states:
+                    self._states[place] = other._states[place]
 
     def version(self, name: str, artifact: str | None = None) -> Version:
         """A decision with everything pinned. artifact: a model's content hash; by default the newest registered one.
@@ -395,9 +431,8 @@ def tz_version() -> str:
         return "unknown"
 
 
-def _by_partition(batch: pa.RecordBatch, key: str, live: Sequence[Partition]) -> list[Append]:
-    """Rows to the partitions of their keys, their order kept within each."""
-    chosen = partitions_of(batch.column(key), len(live))
+def _by_partition(batch: pa.RecordBatch, chosen: npt.NDArray[np.int32], live: Sequence[Partition]) -> list[Append]:
+    """Rows to the partitions chosen for them, their order kept within each."""
     appends = []
     for index in np.unique(chosen).tolist():
         rows = batch if len(live) == 1 else batch.take(pa.array(np.flatnonzero(chosen == index)))
