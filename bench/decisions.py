@@ -42,7 +42,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
         folder = Path(made)
         data, simulated = find_data(folder)
         trained, days = (QUICK_TRAINED_DAYS, QUICK_HISTORY_DAYS) if quick else (TRAINED_DAYS, HISTORY_DAYS)
-        history, requests = _split(folder, pq.read_table(data), days, WARM + (1_000 if quick else 10_000))
+        history, requests = split(folder, pq.read_table(data), days, WARM + (1_000 if quick else 10_000))
         syncs = 500 if quick else 3_000
         before = measure_sync(folder, syncs)
         project_folder = folder / "project"
@@ -51,7 +51,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
         with open_project(project_folder) as project:
             project.apply()
             project.import_file("transactions", history, options=OPTIONS)
-            score_us = _train_and_score(project, _first_day(history), trained, days, rows=2_000 if quick else 20_000)
+            score_us = train_and_score(project, first_day(history), trained, days, rows=2_000 if quick else 20_000)
             decider = project.decider(DECISION)
             spent = [_spent(lambda one=one: decider.decide(one)) for one in requests][WARM:]
             report = project.replay_decisions(DECISION)
@@ -71,7 +71,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
     }
 
 
-def _split(folder: Path, table: pa.Table, days: int, count: int) -> tuple[Path, list[dict[str, object]]]:
+def split(folder: Path, table: pa.Table, days: int, count: int) -> tuple[Path, list[dict[str, object]]]:
     """(the file of the first days, the requests that follow)."""
     at = table.column("tx_datetime").cast(pa.timestamp("us"))
     end = pc.min(at).as_py().replace(hour=0, minute=0, second=0, microsecond=0) + days * DAY
@@ -94,14 +94,14 @@ def _request(row: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _first_day(history: Path) -> Instant:
+def first_day(history: Path) -> Instant:
     """The first instant of the data's first day."""
     first = pc.min(pq.read_table(history, columns=["tx_datetime"]).column("tx_datetime")).as_py()
     begin = first.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=dt.UTC)
     return Instant(int(begin.timestamp()) * 1_000_000)
 
 
-def _train_and_score(project: Project, begin: Instant, trained_days: tuple[int, int], days: int, *, rows: int) -> float:
+def train_and_score(project: Project, begin: Instant, trained_days: tuple[int, int], days: int, *, rows: int) -> float:
     """Trains and registers the model; the p99 of one row's score by it, in microseconds."""
     first, end, t_label = (Instant(begin + day * 86_400_000_000) for day in (*trained_days, days))
     made = training.build_training_set(project, MODEL, begin=first, end=end, t_label=t_label)
