@@ -30,6 +30,7 @@ from bench.bits import EXAMPLE, OPTIONS, simulated_data
 from bench.decisions import DECISION, first_day, split, train_and_score
 from headrace.runtime.project import open_project
 
+HEADRACE = (sys.executable, "-c", "from headrace.cli.main import main; main()")
 KILLS, KILLS_QUICK = 20, 3
 CLIENTS = 12
 REQUESTS, REQUESTS_QUICK = 40_000, 3_000
@@ -92,7 +93,16 @@ class Server:
 
     def start(self) -> None:
         """Returns when it is ready."""
-        command = [sys.executable, "-m", "headrace", "--project", str(self.folder), "serve", "--port", str(self.port)]
+        command = [
+            sys.executable,
+            "-m",
+            "headrace.cli.main",
+            "--project",
+            str(self.folder),
+            "serve",
+            "--port",
+            str(self.port),
+        ]
         self._process = subprocess.Popen([*command, *self.options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
