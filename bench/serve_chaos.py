@@ -30,7 +30,7 @@ from bench.bits import EXAMPLE, OPTIONS, simulated_data
 from bench.decisions import DECISION, first_day, split, train_and_score
 from headrace.runtime.project import open_project
 
-HEADRACE = (sys.executable, "-c", "from headrace.cli.main import main; main()")
+HEADRACE = (sys.executable, "-c", "import sys; from headrace.cli.main import main; sys.exit(main())")
 KILLS, KILLS_QUICK = 20, 3
 CLIENTS = 12
 REQUESTS, REQUESTS_QUICK = 40_000, 3_000

@@ -84,5 +84,26 @@ payment = hr.Decision(
         terminal.tx_fraud_rate_7d: "TERMINAL_HISTORY",
         terminal.tx_fraud_rate_30d: "TERMINAL_HISTORY",
         transactions.tx_amount: "AMOUNT",
+        inputs[1]: "TIME_OF_DAY",
+        inputs[2]: "TIME_OF_DAY",
+        customer.count_1d: "RECENT_TRANSACTIONS",
+        customer.count_7d: "RECENT_TRANSACTIONS",
+        customer.count_30d: "RECENT_TRANSACTIONS",
+        customer.mean_tx_amount_1d: "USUAL_AMOUNT",
+        customer.mean_tx_amount_7d: "USUAL_AMOUNT",
+        customer.mean_tx_amount_30d: "USUAL_AMOUNT",
+    },
+    # How busy a terminal is says nothing to the customer who is declined there.
+    not_a_reason=[terminal.count_1d, terminal.count_7d, terminal.count_30d],
+    texts={
+        "TERMINAL_HISTORY": {
+            "en": "There was fraud at this terminal before.",
+            "de": "An diesem Terminal gab es schon Betrug.",
+        },
+        "AMOUNT": {"en": "The amount of the payment.", "de": "Der Betrag der Zahlung."},
+        "TIME_OF_DAY": {"en": "The time of the payment.", "de": "Der Zeitpunkt der Zahlung."},
+        "RECENT_TRANSACTIONS": {"en": "The number of recent payments.", "de": "Die Zahl der letzten Zahlungen."},
+        "USUAL_AMOUNT": {"en": "The usual amount of your payments.", "de": "Der übliche Betrag Ihrer Zahlungen."},
+        "MANY_TRANSACTIONS": {"en": "Too many payments in one day.", "de": "Zu viele Zahlungen an einem Tag."},
     },
 )

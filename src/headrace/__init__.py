@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from headrace.decisions.define import approve_if as approve_if
     from headrace.decisions.define import decline as decline
     from headrace.decisions.define import decline_if as decline_if
+    from headrace.decisions.define import for_segment as for_segment
     from headrace.decisions.define import from_model as from_model
     from headrace.decisions.define import review as review
     from headrace.decisions.define import review_if as review_if
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from headrace.log.define import Topic as Topic
     from headrace.models.define import Model as Model
     from headrace.models.define import decision_tree as decision_tree
+    from headrace.models.define import lightgbm as lightgbm
     from headrace.models.define import logistic_regression as logistic_regression
     from headrace.models.define import random_forest as random_forest
     from headrace.models.define import xgboost as xgboost
@@ -87,12 +89,14 @@ _NAMES: dict[str, str | tuple[str, str]] = {
     "field": "headrace.core.schema",
     "first": "headrace.features.define",
     "float64": "headrace.core.schema",
+    "for_segment": "headrace.decisions.define",
     "from_model": "headrace.decisions.define",
     "hour": "headrace.core.expr",
     "if_else": "headrace.core.expr",
     "int64": "headrace.core.schema",
     "last": "headrace.features.define",
     "last_n": "headrace.features.define",
+    "lightgbm": "headrace.models.define",
     "ln": ("headrace.core.expr", "log"),
     "logistic_regression": "headrace.models.define",
     "lookup": "headrace.features.define",

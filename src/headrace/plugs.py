@@ -30,6 +30,7 @@ PLUGS: dict[str, dict[str, Plug]] = {
     },
     "trainer": {
         "decision_tree": Plug("headrace.models.scikit_learn:ScikitLearn", "ml"),
+        "lightgbm": Plug("headrace.models.lightgbm:LightGBM", "ml"),
         "logistic_regression": Plug("headrace.models.scikit_learn:ScikitLearn", "ml"),
         "random_forest": Plug("headrace.models.scikit_learn:ScikitLearn", "ml"),
         "xgboost": Plug("headrace.models.xgboost:XGBoost", "ml"),
@@ -38,6 +39,7 @@ PLUGS: dict[str, dict[str, Plug]] = {
 
 # Import name of each package that an extra brings, for the one clear sentence when it is missing.
 EXTRAS: dict[str, str] = {
+    "lightgbm": "ml",
     "matplotlib": "ml",
     "pandas": "ml",
     "sklearn": "ml",

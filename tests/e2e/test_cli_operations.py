@@ -36,7 +36,8 @@ merchant = hr.FeatureView("merchant", entity="merchant", source=applications, fe
 fraud = hr.Model("fraud", features=[applications.amount, activity, merchant], label=applications.bad,
     trainer=hr.logistic_regression())
 guarded = hr.Decision("guarded", request=applications, model=fraud, policy=[
-    hr.decline_if(hr.score > 0.5, reason=hr.from_model), hr.approve()])
+    hr.decline_if(hr.score > 0.5, reason=hr.from_model), hr.approve()],
+    reasons={merchant: "MERCHANT_HISTORY"}, not_a_reason=[applications.amount, activity])
 """
 HEADER = "id,customer,merchant,amount,at,seen,bad\n"
 ROWS = 600

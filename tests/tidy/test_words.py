@@ -24,7 +24,7 @@ SYNONYMS = {
 }
 # Other people's names, which are written as they are.
 FOREIGN = re.compile(
-    r"pyarrow\.dataset|sklearn\.(pipeline|datasets)|make_pipeline|pipeline_class=|define_pipelines|SAVEPOINT|savepoint="
+    r"pyarrow\.dataset|lightgbm\.Dataset|sklearn\.(pipeline|datasets)|make_pipeline|pipeline_class=|define_pipelines|SAVEPOINT|savepoint="
 )
 
 VAGUE_FILES = ("utils", "util", "helpers", "helper", "common", "manager", "base", "misc", "shared", "tools")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -13,6 +14,8 @@ from headrace.core.errors import InputError
 from headrace.core.times import iso
 from headrace.decisions.replay import ReplayReport
 from headrace.decisions.run import DecisionMade
+from headrace.decisions.verify import ChainReport, Head
+from headrace.runtime.decided import verify_decisions
 from headrace.runtime.project import open_project
 
 
@@ -51,7 +54,7 @@ def _show(made: DecisionMade, output: str) -> None:
 
 @click.group()
 def decisions() -> None:
-    """List recorded decisions, recompute them."""
+    """List recorded decisions, recompute them, verify them."""
 
 
 @decisions.command("list")
@@ -108,3 +111,58 @@ def _show_report(report: ReplayReport, output: str) -> None:
     )
     for one in report.differences:
         click.echo(f"  {one.decision_id} {one.what}: recorded {one.recorded}, recomputed {one.recomputed}")
+
+
+@decisions.command()
+@click.argument("name")
+@click.option(
+    "--heads",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What an earlier verify printed: its heads must still be there.",
+)
+@output_option
+@click.pass_obj
+def verify(folder: str, name: str, heads: Path | None, output: str) -> None:
+    """Check that no record of NAME was altered, dropped, added or moved, nor the request that it decided; exit 1 if one
+    was.
+
+    Prints the newest link of each partition: keep them where the log's keeper cannot write, and give them to the next
+    verify. A chain that was made anew, or cut off at its end, is found by them alone.
+    """
+    known = () if heads is None else _heads(heads)
+    with open_project(folder) as project:
+        report = verify_decisions(project, name, heads=known)
+    if output == "json":
+        emit_json({"whole": report.whole, **{f: getattr(report, f) for f in ChainReport.__slots__}})
+    else:
+        _show_chain(report)
+    if not report.whole:
+        raise click.exceptions.Exit(1)
+
+
+def _heads(path: Path) -> list[Head]:
+    """Heads from what `verify` printed: its JSON, or the last line of its text."""
+    text = path.read_text(encoding="utf-8").strip()
+    try:
+        said = json.loads(text if text.startswith("{") and "\n" not in text else text.rpartition("\n")[2])
+        return [
+            Head(partition=str(one["partition"]), offset=int(one["offset"]), link=str(one["link"]))
+            for one in said["heads"]
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            "HR-0717",
+            f"{path} holds no heads",
+            detail=f'expected what verify printed, {{"heads": [...]}}; {type(error).__name__}: {error}',
+            hint="headrace decisions verify NAME --output json > heads.json",
+        ) from error
+
+
+def _show_chain(report: ChainReport) -> None:
+    click.echo(
+        f"{'whole' if report.whole else 'NOT WHOLE'}: checked {report.checked:,}, broken {report.broken:,}, "
+        f"of before the chain {report.unchained:,}, requests gone {report.gone:,}, undecided {report.undecided:,}"
+    )
+    for place in report.places:
+        click.echo(f"  {place.partition} offset {place.offset}: {place.why}")
+    emit_json({"heads": report.heads})

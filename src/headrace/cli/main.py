@@ -29,6 +29,8 @@ _COMMANDS = {
     "models": ("headrace.cli.models", "models", "Train, list and evaluate models."),
     "decide": ("headrace.cli.decisions", "decide", "Decide one request, durably."),
     "decisions": ("headrace.cli.decisions", "decisions", "List recorded decisions, recompute them."),
+    "serve": ("headrace.cli.serve", "serve", "Serve decisions, features and events over HTTP."),
+    "tokens": ("headrace.cli.tokens", "tokens", "Who may call the server."),
     "audit": ("headrace.cli.models", "audit", "Look for what types cannot see."),
     "backup": ("headrace.cli.operations", "backup", "Copy the log while it is being written."),
     "restore": ("headrace.cli.operations", "restore", "Put a backup in place of a missing log."),

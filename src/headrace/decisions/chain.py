@@ -3,6 +3,9 @@
 The one idea: a record's link is the hash of the link before it in its partition and of all its own fields, among them
 the hash of the request it decided. Whoever alters, drops, inserts or moves a record would have to make every later link
 anew, and the newest one (the head) is known elsewhere: to whoever asked for it.
+
+A record's `chain` is its own link followed by the one before it, so that the first record that retention leaves can be
+checked like any other.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from headrace.core.points import Partition
 
 Row = tuple[Physical, ...]
 
+LINK_LENGTH = 64  # SHA-256 in hexadecimal digits
+
 _encode = msgspec.msgpack.Encoder().encode  # one form for one value: 1, 1.0 and true differ, a double is its 64 bits
 
 
@@ -26,8 +31,25 @@ def genesis(records: Partition) -> str:
 
 
 def link(previous: str, fields: Sequence[Physical]) -> str:
-    """A record's link. fields: all of its fields but the link itself, in the record topic's order. Cost: 3 us."""
-    return hashlib.sha256(previous.encode() + _encode(fields)).hexdigest()
+    """A record's `chain`. previous: that of the record before it, or `genesis`. fields: all of its fields but the chain
+    itself, in the record topic's order. Cost: 3 us.
+
+    Nulls at the end count for nothing, so a field that the topic gets later, put last, changes no link of before.
+    """
+    before, count = previous[:LINK_LENGTH], len(fields)
+    while count and fields[count - 1] is None:
+        count -= 1
+    return hashlib.sha256(before.encode() + _encode(fields[:count])).hexdigest() + before
+
+
+def own_link(chain: str) -> str:
+    """The link of the record whose `chain` this is."""
+    return chain[:LINK_LENGTH]
+
+
+def link_before(chain: str) -> str:
+    """The link of the record before it."""
+    return chain[LINK_LENGTH:]
 
 
 class RequestHash:

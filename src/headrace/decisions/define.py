@@ -1,170 +1,65 @@
 """Decisions: a request, what is computed for it, and the rules that make of it an outcome with reasons. Frozen, pure.
 
-Rules are tried in order and the first that applies decides; the last is unconditional, so there is always an outcome. A
-value that is not there never passes for one that is harmless: each rule says, or inherits, what it then does (SEMANTICS
-3.5).
+Rules are tried in order and the first that applies decides; the last is unconditional, so there is always an outcome.
+What a rule is stands in rules.py, what a reason may be in reasons.py.
 """
 
 from __future__ import annotations
 
-import enum
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from headrace.core import schema
 from headrace.core.errors import DefinitionError
-from headrace.core.expr import Expr, Operand, Reference, Source, describe, references, to_expr
+from headrace.core.expr import Expr, Source, describe, references
 from headrace.core.times import Duration
-from headrace.features.define import Feature, check_declared
+from headrace.decisions.reasons import (
+    DEADLINE,
+    MISSING_DATA,
+    MODEL_SCORE,
+    NO_EVENTS,
+    UNAVAILABLE,
+    Meant,
+    Texts,
+    check_code,
+    check_texts,
+    leans,
+    meant,
+    unmapped,
+)
+from headrace.decisions.rules import (
+    FromModel,
+    OnNull,
+    Outcome,
+    Rule,
+    Rules,
+    approve,
+    approve_if,
+    decline,
+    decline_if,
+    flat,
+    for_segment,
+    from_model,
+    review,
+    review_if,
+    score,
+)
+from headrace.features.define import FeatureView, check_declared
 from headrace.log.define import Topic
 from headrace.models.define import Model, check_known, view_names
 
-MISSING_DATA = "MISSING_DATA"  # the reason given where a rule's value is missing
 BUDGET = Duration.parse("50ms")
-_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
-
-
-class Outcome(enum.Enum):
-    """What is decided."""
-
-    APPROVE = "approve"
-    REVIEW = "review"
-    DECLINE = "decline"
-
-
-class OnNull(enum.Enum):
-    """What a rule does where its condition has no truth value. APPLY: as if it were true. SKIP: as if it were false,
-    which only an empty window may say; REVIEW, DECLINE, APPROVE: that outcome, here and now."""
-
-    APPLY = "apply"
-    SKIP = "skip"
-    REVIEW = "review"
-    DECLINE = "decline"
-    APPROVE = "approve"
-
-
-@dataclass(frozen=True, slots=True)
-class FromModel:
-    """The reasons are the inputs that moved the model's score most, by the decision's `reasons`."""
-
-
-score = Reference(source=Source.SCORE, owner="", name="score", type=schema.float64, nullable=False)
-from_model = FromModel()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rule:
-    """condition None: always. on_empty None: not said, which only a rule that reads nothing empty may leave open."""
-
-    outcome: Outcome
-    condition: Expr | None = None
-    reason: str | FromModel | None = None
-    on_missing: OnNull = OnNull.REVIEW
-    on_empty: OnNull | None = None
-
-    @property
-    def reads(self) -> tuple[Reference, ...]:
-        """What the condition reads, each once, left to right."""
-        if self.condition is None:
-            return ()
-        return tuple({r.path: r for r in references(self.condition)}.values())
-
-
-def decline_if(
-    condition: Operand, *, reason: str | FromModel, on_missing: str = "review", on_empty: str | None = None
-) -> Rule:
-    """Decline where the condition is true. reason: a code as in "TOO_MANY", or hr.from_model. on_missing: what is done
-    where a value that it reads is missing: "review" (reason MISSING_DATA), "decline", "approve" or "apply". on_empty:
-    where it is null because a window held nothing: these, or "skip" for the next rule. Raises: DefinitionError
-    HR-0707."""
-    return _rule(Outcome.DECLINE, condition, reason, on_missing, on_empty)
-
-
-def review_if(
-    condition: Operand,
-    *,
-    reason: str | FromModel | None = None,
-    on_missing: str = "review",
-    on_empty: str | None = None,
-) -> Rule:
-    """Hand to a person where the condition is true; the rest as in `decline_if`."""
-    return _rule(Outcome.REVIEW, condition, reason, on_missing, on_empty)
-
-
-def approve_if(
-    condition: Operand, *, reason: str | None = None, on_missing: str = "review", on_empty: str | None = None
-) -> Rule:
-    """Approve where the condition is true, before the rules below are asked; the rest as in `decline_if`."""
-    return _rule(Outcome.APPROVE, condition, reason, on_missing, on_empty)
-
-
-def approve() -> Rule:
-    """Approve what no rule above has decided."""
-    return Rule(outcome=Outcome.APPROVE)
-
-
-def review(*, reason: str | FromModel | None = None) -> Rule:
-    """Review what no rule above has decided."""
-    return Rule(outcome=Outcome.REVIEW, reason=_reason(reason))
-
-
-def decline(*, reason: str | FromModel) -> Rule:
-    """Decline what no rule above has decided."""
-    return Rule(outcome=Outcome.DECLINE, reason=_reason(reason))
-
-
-def _rule(
-    outcome: Outcome,
-    condition: Operand,
-    reason: str | FromModel | None,
-    on_missing: str,
-    on_empty: str | None,
-) -> Rule:
-    tree = to_expr(condition)
-    if tree.type != schema.boolean:
-        raise DefinitionError(
-            "HR-0707",
-            f"{outcome.value}_if: {describe(tree)} is {tree.type}",
-            detail="expected a condition",
-            hint="compare it, as in hr.score > 0.9",
-        )
-    return Rule(
-        outcome=outcome,
-        condition=tree,
-        reason=_reason(reason),
-        on_missing=_on_null("on_missing", on_missing, skip=False),
-        on_empty=None if on_empty is None else _on_null("on_empty", on_empty, skip=True),
-    )
-
-
-def _reason(reason: str | FromModel | None) -> str | FromModel | None:
-    if reason is None or isinstance(reason, FromModel) or _CODE.fullmatch(reason):
-        return reason
-    raise DefinitionError(
-        "HR-0706",
-        f"{reason!r} cannot be a reason",
-        detail="expected a code of capitals, digits and _, at most 64 long, as in 'TOO_MANY_APPLICATIONS'",
-    )
-
-
-def _on_null(name: str, said: str, *, skip: bool) -> OnNull:
-    known = [each.value for each in OnNull if skip or each is not OnNull.SKIP]
-    if said not in known:
-        hint = ""
-        if said == OnNull.SKIP.value:
-            hint = "a missing value never falls through to the next rule: say what is then decided"
-        raise DefinitionError("HR-0707", f"{name}={said!r}", detail=f"expected one of {', '.join(known)}", hint=hint)
-    return OnNull(said)
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False)
 class Decision:
     """What is decided for each request of a topic.
 
-    reasons: a model input or feature -> the code that is given when it moved the score. budget: the time that a
-    decision may take; a record of one that took longer says so. Raises: DefinitionError HR-0701 to HR-0707, LeakError
-    HR-0201, MaturityError HR-0202.
+    reasons: a model input, a feature or a view -> the code that is given when it raised the score. not_a_reason: inputs
+    and features that are left out on purpose; of a model that gives reasons every input is the one or the other.
+    texts: code -> language -> what it says. budget: the time that a decision may take; a record of one that took longer
+    says so. fallback: the outcome that a server answers, with the reason DEADLINE or UNAVAILABLE, where it could not
+    decide within the budget; such an answer is no decision and is not recorded. Raises:
+    DefinitionError HR-0701 to HR-0709, LeakError HR-0201, MaturityError HR-0202.
     """
 
     name: str
@@ -172,7 +67,10 @@ class Decision:
     model: Model | None
     policy: tuple[Rule, ...]
     reasons: tuple[tuple[str, str], ...]  # (the canonical text of the expression, code)
+    not_a_reason: tuple[str, ...]  # canonical texts
+    texts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # (code, ((language, text), ...))
     budget: Duration
+    fallback: Outcome
     description: str
 
     def __init__(
@@ -180,10 +78,13 @@ class Decision:
         name: str,
         *,
         request: Topic,
-        policy: Sequence[Rule],
+        policy: Sequence[Rules],
         model: Model | None = None,
-        reasons: Mapping[Expr | Feature, str] | None = None,
+        reasons: Mapping[Meant, str] | None = None,
+        not_a_reason: Sequence[Meant] = (),
+        texts: Texts | None = None,
         budget: str | Duration = BUDGET,
+        fallback: str | Outcome = Outcome.REVIEW,
         description: str = "",
     ) -> None:
         if not name.isidentifier() or name.startswith("_"):
@@ -194,18 +95,43 @@ class Decision:
         put(self, "name", name)
         put(self, "request", request)
         put(self, "model", model)
-        put(self, "policy", tuple(policy))
+        put(self, "policy", tuple(flat(policy)))
         put(self, "budget", Duration.parse(budget))
+        put(self, "fallback", _fallback(name, fallback))
         put(self, "description", description)
         _check_request(self)
         _check_policy(self)
         put(self, "reasons", tuple(_reasons(self, reasons or {})))
+        put(self, "not_a_reason", tuple(_excluded(self, not_a_reason)))
+        _check_reasons(self)
+        put(self, "texts", () if texts is None else check_texts(name, texts, self.codes))
 
     @property
     def views(self) -> tuple[str, ...]:
         """The names of the views that the model and the rules read, in order of first use."""
-        own = view_names(rule.condition for rule in self.policy if rule.condition is not None)
+        own = view_names(condition for rule in self.policy for condition in rule.conditions)
         return tuple(dict.fromkeys((*(self.model.views if self.model is not None else ()), *own)))
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Every reason that it can give, its fallback's among them."""
+        own = [code for rule in self.policy for code in rule.codes]
+        ours = [MISSING_DATA, DEADLINE, UNAVAILABLE]
+        if any(rule.on_empty not in (None, OnNull.APPLY, OnNull.SKIP) for rule in self.policy):
+            ours.append(NO_EVENTS)
+        if any(rule.from_model for rule in self.policy):
+            own += [code for _, code in self.reasons]
+            ours.append(MODEL_SCORE)
+        return tuple(dict.fromkeys((*own, *ours)))
+
+    def text(self, code: str, language: str) -> str | None:
+        """What a reason says in a language; None where there are no texts, or none in it."""
+        return dict(dict(self.texts).get(code, ())).get(language)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Of the texts, in the order in which they were given."""
+        return tuple(language for language, _ in self.texts[0][1]) if self.texts else ()
 
     def meaning(self) -> dict[str, object]:
         """What the policy's fingerprint covers, as JSON values; the model and the topic are covered by their own."""
@@ -214,26 +140,24 @@ class Decision:
             "name": self.name,
             "request": self.request.name,
             "model": None if self.model is None else self.model.name,
-            "policy": [_rule_meaning(rule) for rule in self.policy],
+            "policy": [rule.meaning() for rule in self.policy],
             "reasons": [list(pair) for pair in self.reasons],
             "budget": self.budget.micros,
+            # Only where they are not the default, so that policies written before them keep their fingerprints. Texts
+            # are no part of it: what is decided, and for which reasons, is the same in other words.
+            **({"not_a_reason": list(self.not_a_reason)} if self.not_a_reason else {}),
+            **({} if self.fallback is Outcome.REVIEW else {"fallback": self.fallback.value}),
         }
 
 
-def _rule_meaning(rule: Rule) -> dict[str, object]:
-    said: dict[str, object] = {}
-    for each in fields(rule):
-        value = getattr(rule, each.name)
-        match value:
-            case Expr():
-                said[each.name] = describe(value)
-            case enum.Enum():
-                said[each.name] = value.value
-            case FromModel():
-                said[each.name] = {"from": "model"}
-            case _:
-                said[each.name] = value
-    return said
+def _fallback(name: str, said: str | Outcome) -> Outcome:
+    known = {each.value: each for each in Outcome}
+    found = said if isinstance(said, Outcome) else known.get(said)
+    if found is None:
+        raise DefinitionError(
+            "HR-0707", f"decision {name!r}: fallback={said!r}", detail=f"expected one of {', '.join(known)}"
+        )
+    return found
 
 
 def _check_request(decision: Decision) -> None:
@@ -261,7 +185,7 @@ def _check_request(decision: Decision) -> None:
 
 def _check_policy(decision: Decision) -> None:
     name, policy = decision.name, decision.policy
-    if not policy or policy[-1].condition is not None:
+    if not policy or not policy[-1].always:
         raise DefinitionError(
             "HR-0702",
             f"decision {name!r}: its policy may end without an outcome",
@@ -269,7 +193,7 @@ def _check_policy(decision: Decision) -> None:
             hint="end it with hr.approve(), hr.review() or hr.decline(reason=...)",
         )
     for index, rule in enumerate(policy):
-        if rule.condition is None and index < len(policy) - 1:
+        if rule.always and index < len(policy) - 1:
             raise DefinitionError(
                 "HR-0702",
                 f"decision {name!r}: rules after rule {index} are never asked",
@@ -277,19 +201,19 @@ def _check_policy(decision: Decision) -> None:
                 hint="put it last",
                 rule=index,
             )
-        if rule.reason == from_model and decision.model is None:
+        if rule.from_model and decision.model is None:
             raise DefinitionError(
                 "HR-0704", f"decision {name!r}: rule {index} gives reasons from a model, and there is none"
             )
-        if rule.condition is not None:
-            _check_condition(decision, index, rule, rule.condition)
+        for condition in rule.conditions:
+            _check_condition(decision, index, rule, condition)
 
 
 def _check_condition(decision: Decision, index: int, rule: Rule, condition: Expr) -> None:
     where = f"decision {decision.name!r}: rule {index}"
     check_known(where, condition, (decision.name,))
     check_declared(where, condition, decision.request)
-    for reference in rule.reads:
+    for reference in references(condition):
         match reference.source:
             case Source.FIELD if reference.owner != decision.request.name:
                 raise DefinitionError(
@@ -301,7 +225,7 @@ def _check_condition(decision: Decision, index: int, rule: Rule, condition: Expr
                 raise DefinitionError(
                     "HR-0704", f"{where} reads a score, and the decision has no model", hint="give it model=..."
                 )
-    empties = [r.path for r in rule.reads if r.may_be_empty]
+    empties = [r.path for r in references(condition) if r.may_be_empty]
     if empties and condition.nullable and rule.on_empty is None:
         raise DefinitionError(
             "HR-0703",
@@ -313,19 +237,103 @@ def _check_condition(decision: Decision, index: int, rule: Rule, condition: Expr
         )
 
 
-def _reasons(decision: Decision, given: Mapping[Expr | Feature, str]) -> Iterator[tuple[str, str]]:
-    """Each key must be something that can be a reason: an input of the model, or what an input or a rule reads."""
-    model_inputs = () if decision.model is None else decision.model.inputs
-    trees = [i.expr for i in model_inputs] + [r.condition for r in decision.policy if r.condition is not None]
-    at_hand = {describe(i.expr) for i in model_inputs} | {r.path for tree in trees for r in references(tree)}
+def _reasons(decision: Decision, given: Mapping[Meant, str]) -> Iterator[tuple[str, str]]:
+    """Each key must be something that can be a reason. A view stands for those of its features that have no code of
+    their own."""
+    at_hand = _at_hand(decision)
+    codes: dict[str, str] = {}
+    whole: dict[str, str] = {}
     for key, code in given.items():
-        text = describe(to_expr(key))
-        if text not in at_hand:
+        check_code(code)
+        for text, named in meant([key]):
+            _check_at_hand(decision, text, at_hand, named, f"the reason for {code!r}")
+            (whole if isinstance(named, FeatureView) else codes)[text] = code
+    yield from codes.items()
+    yield from ((text, code) for text, code in whole.items() if text not in codes and text in at_hand)
+
+
+def _excluded(decision: Decision, given: Sequence[Meant]) -> Iterator[str]:
+    at_hand, codes = _at_hand(decision), dict(decision.reasons)
+    for text, named in meant(given):
+        _check_at_hand(decision, text, at_hand, named, "left out of the reasons")
+        if text not in at_hand or (isinstance(named, FeatureView) and text in codes):
+            continue
+        if text in codes:
             raise DefinitionError(
                 "HR-0706",
-                f"decision {decision.name!r}: {text} cannot be the reason for {code!r}",
-                detail="neither the model nor a rule reads it",
-                hint="take it out, or give it to the model",
+                f"decision {decision.name!r}: {text} is the reason for {codes[text]!r} and left out of the reasons",
+                hint="take it out of reasons or of not_a_reason",
             )
-        _reason(code)
-        yield text, code
+        yield text
+
+
+def _at_hand(decision: Decision) -> set[str]:
+    """An input of the model, and what an input or a rule reads."""
+    inputs = () if decision.model is None else decision.model.inputs
+    trees = [i.expr for i in inputs] + [condition for r in decision.policy for condition in r.conditions]
+    return {describe(i.expr) for i in inputs} | {r.path for tree in trees for r in references(tree)}
+
+
+def _check_at_hand(decision: Decision, text: str, at_hand: set[str], named: Meant, what: str) -> None:
+    seen = any(part in at_hand for part, _ in meant([named])) if isinstance(named, FeatureView) else text in at_hand
+    if not seen:
+        raise DefinitionError(
+            "HR-0706",
+            f"decision {decision.name!r}: {text} cannot be {what}",
+            detail="neither the model nor a rule reads it",
+            hint="take it out, or give it to the model",
+        )
+
+
+def _check_reasons(decision: Decision) -> None:
+    """A model that gives reasons gives all of them, and those of the rules that it gives them for."""
+    told = [(index, rule) for index, rule in enumerate(decision.policy) if rule.from_model]
+    if decision.model is None or not told:
+        return
+    inputs = [(i.name, i.expr) for i in decision.model.inputs]
+    names = unmapped(inputs, dict(decision.reasons), frozenset(decision.not_a_reason))
+    if names:
+        raise DefinitionError(
+            "HR-0708",
+            f"decision {decision.name!r}: {len(names)} of {len(inputs)} inputs of model {decision.model.name!r} are "
+            "neither a reason nor left out on purpose",
+            detail=", ".join(names),
+            hint="map each in reasons={...: 'CODE'}, or name it in not_a_reason=[...]",
+            inputs=tuple(names),
+        )
+    approving: frozenset[int] = frozenset()
+    for index, rule in enumerate(decision.policy):
+        ways = frozenset(way for condition in rule.conditions for way in leans(condition))
+        if rule.outcome is Outcome.APPROVE:
+            approving |= ways
+        # An unconditional rule decides what no rule before it has approved.
+        if rule.from_model and (ways == {-1} or (not ways and approving == {1})):
+            raise DefinitionError(
+                "HR-0704",
+                f"decision {decision.name!r}: rule {index} decides on low scores and gives the model's reasons",
+                detail="the model's reasons are the inputs that raised the score",
+                hint="train the model on the opposite label, or give the rule a code of its own",
+                rule=index,
+            )
+
+
+__all__ = [
+    "BUDGET",
+    "DEADLINE",
+    "MISSING_DATA",
+    "UNAVAILABLE",
+    "Decision",
+    "FromModel",
+    "OnNull",
+    "Outcome",
+    "Rule",
+    "approve",
+    "approve_if",
+    "decline",
+    "decline_if",
+    "for_segment",
+    "from_model",
+    "review",
+    "review_if",
+    "score",
+]

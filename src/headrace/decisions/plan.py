@@ -10,6 +10,7 @@ the same code over it.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +20,13 @@ from headrace.core.aggregate import Reason
 from headrace.core.codec import Physical, canonical_json
 from headrace.core.errors import DefinitionError
 from headrace.core.evaluate import Evaluate, compile_scalar
-from headrace.core.expr import Expr, Source, describe, references
+from headrace.core.expr import Expr, Source, references
 from headrace.core.times import Duration
-from headrace.decisions.define import MISSING_DATA, Decision, FromModel, OnNull, Outcome, Rule
+from headrace.decisions.define import Decision, OnNull, Outcome, Rule
+from headrace.decisions.reasons import MISSING_DATA, MODEL_SCORE, NO_EVENTS, REASONS_MAX, code_of
 from headrace.log.define import Topic
 
-SEMANTICS = 1  # of policies; raised when the same values would be decided otherwise
-MODEL_SCORE = "MODEL_SCORE"  # the reason given where the model decides and no input with a code of its own raised it
-NO_EVENTS = "NO_EVENTS"  # the reason given where a rule's on_empty names an outcome
-REASONS_MAX = 4  # more than four principal reasons help nobody who is declined
+SEMANTICS = 2  # of policies; raised when the same values would be decided otherwise
 
 Value = Physical | tuple[Physical, ...]
 Values = Sequence[Value]
@@ -83,14 +82,35 @@ def value_names(request: Topic, views: Sequence[ViewVersion]) -> tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """A rule, compiled. computed: places of the features and the score that it reads; fields: of the request's
-    fields."""
+class _Asked:
+    """A condition of a rule, compiled. computed: places of the features and the score that it reads; fields: of the
+    request's fields."""
 
-    rule: Rule
-    condition: Evaluate | None
+    truth: Evaluate
     computed: tuple[int, ...]
     fields: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A rule, compiled. conditions: its segment, where it has one, and its condition."""
+
+    rule: Rule
+    conditions: tuple[_Asked, ...]
+    codes: tuple[str, ...]
+    from_model: bool
+
+
+class Standing(enum.Enum):
+    """How a rule stood in one decision. NULL: it had no truth value, and said what is then decided. SKIPPED: it had
+    none, as a window was empty, and passed on."""
+
+    HELD = "held"
+    FALSE = "did not hold"
+    OUTSIDE = "is for another segment"
+    NULL = "had no truth value"
+    SKIPPED = "had no truth value, skipped"
+    NOT_ASKED = "not asked"
 
 
 class Policy:
@@ -112,59 +132,101 @@ class Policy:
                 case None:
                     continue
                 case Outcome():
-                    return Decided(step.rule.outcome, _codes(step.rule, explain), index)
+                    return Decided(step.rule.outcome, _codes(step, explain), index)
                 case (outcome, code):
                     return Decided(outcome, (code,), index)
         raise AssertionError("a policy ends in an unconditional rule: decisions/define.py sees to it")
 
+    def trace(self, values: Values, reasons: Sequence[Reason]) -> tuple[Standing, ...]:
+        """How each rule stood, in order."""
+        found: list[Standing] = []
+        decided = False
+        for step in self._steps:
+            then = None if decided else _asked(step, values, reasons)
+            match then:
+                case None if decided:
+                    found.append(Standing.NOT_ASKED)
+                case None:
+                    found.append(_passed(step, values))
+                case Outcome():
+                    found.append(Standing.HELD)
+                case _:
+                    found.append(Standing.NULL)
+            decided = decided or then is not None
+        return tuple(found)
+
 
 def _step(rule: Rule, names: Sequence[str], places: Mapping[str, int]) -> _Step:
-    if rule.condition is None:
-        return _Step(rule, None, (), ())
-    condition = compile_scalar(rule.condition, names)
-    fields = tuple(places[r.path] for r in rule.reads if r.source is Source.FIELD)
-    computed = tuple(places[r.path] for r in rule.reads if r.source is not Source.FIELD)
-    return _Step(rule, condition, computed, fields)
+    conditions = tuple(_compiled(condition, names, places) for condition in rule.conditions)
+    return _Step(rule, conditions, rule.codes, rule.from_model)
+
+
+def _compiled(condition: Expr, names: Sequence[str], places: Mapping[str, int]) -> _Asked:
+    truth = compile_scalar(condition, names)
+    read = {r.path: r.source for r in references(condition)}
+    fields = tuple(places[path] for path, source in read.items() if source is Source.FIELD)
+    computed = tuple(places[path] for path, source in read.items() if source is not Source.FIELD)
+    return _Asked(truth, computed, fields)
 
 
 def _asked(step: _Step, values: Values, reasons: Sequence[Reason]) -> Outcome | tuple[Outcome, str] | None:
     """None: the next rule. An outcome alone: the rule applies. With a code: what it says of nulls."""
     rule = step.rule
-    if step.condition is None:
-        return rule.outcome
-    for place in step.computed:
-        if reasons[place] > Reason.EMPTY:
-            return _then(rule, rule.on_missing, MISSING_DATA)
-    truth = step.condition(values)  # type: ignore[arg-type]  # lists among the values are read by no expression
-    if truth is True:
-        return rule.outcome
-    if truth is False:
-        return None
-    field_null = any(values[place] is None for place in step.fields)
-    if rule.on_empty is not None and not field_null and any(reasons[p] is Reason.EMPTY for p in step.computed):
-        return _then(rule, rule.on_empty, NO_EVENTS)
-    return _then(rule, rule.on_missing, MISSING_DATA)
+    for condition in step.conditions:
+        missing = False
+        for place in condition.computed:
+            if reasons[place] > Reason.EMPTY:
+                missing = True
+        if not missing:
+            truth = condition.truth(values)  # type: ignore[arg-type]  # lists among them are read by no expression
+            if truth is True:
+                continue
+            if truth is False:
+                return None
+        said, code = rule.on_missing, MISSING_DATA
+        if not missing and rule.on_empty is not None and _is_empty(condition, values, reasons):
+            said, code = rule.on_empty, NO_EVENTS
+        match said:
+            case OnNull.APPLY:
+                continue
+            case OnNull.SKIP:
+                return None
+            case OnNull.REVIEW:
+                return Outcome.REVIEW, code
+            case OnNull.DECLINE:
+                return Outcome.DECLINE, code
+            case OnNull.APPROVE:
+                return Outcome.APPROVE, code
+        assert_never(said)
+    return rule.outcome
 
 
-def _then(rule: Rule, said: OnNull, code: str) -> Outcome | tuple[Outcome, str] | None:
-    match said:
-        case OnNull.APPLY:
-            return rule.outcome
-        case OnNull.SKIP:
-            return None
-        case OnNull.REVIEW:
-            return Outcome.REVIEW, code
-        case OnNull.DECLINE:
-            return Outcome.DECLINE, code
-        case OnNull.APPROVE:
-            return Outcome.APPROVE, code
-    assert_never(said)
+def _passed(step: _Step, values: Values) -> Standing:
+    """Why a rule passed on."""
+    for place, condition in enumerate(step.conditions):
+        truth = condition.truth(values)  # type: ignore[arg-type]  # as above
+        if truth is False:
+            return Standing.OUTSIDE if place == 0 and step.rule.segment is not None else Standing.FALSE
+        if truth is None and step.rule.on_empty is OnNull.SKIP:
+            return Standing.SKIPPED
+    return Standing.FALSE
 
 
-def _codes(rule: Rule, explain: Explain) -> tuple[str, ...]:
-    if isinstance(rule.reason, FromModel):
-        return explain()
-    return () if rule.reason is None else (rule.reason,)
+def _is_empty(condition: _Asked, values: Values, reasons: Sequence[Reason]) -> bool:
+    """Whether an empty window, and no field of the request, is why a condition has no truth value."""
+    if any(values[place] is None for place in condition.fields):
+        return False
+    return any(reasons[place] is Reason.EMPTY for place in condition.computed)
+
+
+def _codes(step: _Step, explain: Explain) -> tuple[str, ...]:
+    """The rule's own, then the model's, each once."""
+    if not step.from_model:
+        return step.codes
+    found = explain()
+    if step.codes and found == (MODEL_SCORE,):
+        return step.codes  # it stands only where nothing else can be said
+    return tuple(dict.fromkeys((*step.codes, *found)))[:REASONS_MAX]
 
 
 # --- one version of a decision ---
@@ -195,7 +257,7 @@ class Version:
         places = {name: place for place, name in enumerate(names)}
         inputs = () if decision.model is None else decision.model.inputs
         read = {r.path for i in inputs for r in references(i.expr) if r.source is Source.FEATURE}
-        codes = dict(decision.reasons)
+        codes, excluded = dict(decision.reasons), frozenset(decision.not_a_reason)
         put(self, "decision", decision)
         put(self, "views", tuple(views))
         put(self, "scores", scores)
@@ -203,11 +265,19 @@ class Version:
         put(self, "text", _text(decision, views, scores))
         put(self, "policy", Policy(decision.policy, names))
         put(self, "_score_reads", tuple(sorted(places[path] for path in read)))
-        put(self, "_codes", tuple(_code(i.expr, codes) for i in inputs))
+        put(self, "_codes", tuple(code_of(i.expr, codes, excluded) for i in inputs))
         put(self, "_plain", (Reason.VALUE,) * len(decision.request.schema.fields))
 
     def decide(self, row: Sequence[Physical], answers: Sequence[Answer]) -> tuple[float | None, Decided]:
         """Score and outcome of a request's row, from its views' answers in order. An absent view's are all MISSING."""
+        values, reasons, score = self.weigh(row, answers)
+        return score, self.policy.evaluate(values, reasons, lambda: self._explain(values))
+
+    def weigh(
+        self, row: Sequence[Physical], answers: Sequence[Answer]
+    ) -> tuple[list[Value], list[Reason], float | None]:
+        """What the policy is asked with, by `names`: values, and why each is what it is; the score, which is the last
+        of them."""
         values: list[Value] = list(row)
         reasons = list(self._plain)
         for found, why in answers:
@@ -223,7 +293,7 @@ class Version:
                 said = Reason.MISSING
         values.append(score)
         reasons.append(said)
-        return score, self.policy.evaluate(values, reasons, lambda: self._explain(values))
+        return values, reasons, score
 
     def absent(self, view: int) -> Answer:
         """The answer of a view that gave none."""
@@ -236,14 +306,6 @@ class Version:
         codes = [self._codes[i] for i in self.scores.raised_by(values)]
         found = dict.fromkeys(code for code in codes if code is not None)
         return tuple(found)[:REASONS_MAX] or (MODEL_SCORE,)
-
-
-def _code(expr: Expr, codes: Mapping[str, str]) -> str | None:
-    """An input's own code, else that of the first thing it reads that has one."""
-    from_input = codes.get(describe(expr))
-    if from_input is not None:
-        return from_input
-    return next((codes[r.path] for r in references(expr) if r.path in codes), None)
 
 
 def _check_pins(decision: Decision, views: Sequence[ViewVersion], scores: Scores | None) -> None:

@@ -1,27 +1,33 @@
 """Whether decision records are as they were written: every link of every chain, and every request behind it. Reads.
 
 The one idea: nothing is taken from a record that its own chain has not vouched for, and one pass in order finds the
-first place where the chain and the log part.
+first place where the chain and the log part. Heads that were kept elsewhere say what no chain can say of itself: that
+it was not made anew, or cut off at its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import bisect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from headrace.core.codec import units
+from headrace.core.codec import batch_to_rows, units
 from headrace.core.errors import LogError, SchemaError
-from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.points import IMPORTS_FROM
 from headrace.decisions import record as records
-from headrace.decisions.chain import RequestHash, genesis, link
-from headrace.decisions.known import NOT_THE_EVENT, rows_of
-from headrace.log.define import Topic
-from headrace.log.port import OFFSET, VERDICT, Log, PartitionState, TopicState
+from headrace.decisions.chain import RequestHash, genesis, link, link_before, own_link
+from headrace.decisions.known import NOT_THE_EVENT
+from headrace.decisions.record import DecisionRecord, Flag, Row
+from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, VERDICT, Log, PartitionState, TopicState, Verdict
 
 BROKEN_MAX = 100  # places that are told; all are counted
 _BATCH = 4_096
+_DECIDED = (Verdict.ACCEPTED, Verdict.LATE, Verdict.RESTAMPED)  # what a request may be judged
+# What reading a log may raise whose bytes were altered and whose checksums were made to fit.
+_UNREADABLE = (LogError, pa.ArrowException, ValueError, TypeError, OverflowError)
+_RETAINED = "HR-0303"  # what the log says where retention took the rows meanwhile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +51,9 @@ class Head:
 @dataclass(slots=True, kw_only=True)
 class ChainReport:
     """checked: records whose link and request hold. unchained: records of before there was a chain. broken: how many
-    places do not hold; places: the first of them. undecided: requests without a record behind the first record. gone:
-    requests that retention took, of which only the hash is left."""
+    places do not hold; places: the first of them. gone: requests and known heads that retention took, of which only the
+    record or nothing is left. undecided: requests without a record behind the first that has one; where they stand
+    behind the last one, their records may have been cut off, so that is a broken place too. heads: one a partition."""
 
     checked: int = 0
     unchained: int = 0
@@ -58,36 +65,104 @@ class ChainReport:
 
     @property
     def whole(self) -> bool:
-        return self.broken == 0 and self.undecided == 0
+        return self.broken == 0
 
-    def tell(self, partition: Partition, offset: int, why: str) -> None:
+    def tell(self, partition: object, offset: int, why: str) -> None:
         self.broken += 1
         if len(self.places) < BROKEN_MAX:
             self.places.append(Broken(partition=str(partition), offset=offset, why=why))
 
 
-def verify(log: Log, request: Topic, record_topic: str, *, heads: Sequence[Head] = ()) -> ChainReport:
-    """Check every record of a decision.
+def verify(log: Log, decision: str, request: str, *, heads: Sequence[Head] = ()) -> ChainReport:
+    """Check every record of a decision on a topic of requests, to the log's end as it is now.
 
-    heads: of an earlier check; each must still be there, unchanged. Cost: one read of the records, some 20 us each,
-    and of their requests.
+    heads: of an earlier check; each must still be there, unchanged. Cost: one read of the records, some 30 us each,
+    and two of their requests.
     """
     report = ChainReport()
     states = {state.topic.name: state for state in log.topics()}
-    made = states.get(record_topic)
-    wanted = {(head.partition, head.offset): head.link for head in heads}
+    made, asked = states.get(records.PREFIX + decision), states.get(request)
+    wanted = {(head.partition, head.offset): head for head in heads}
     for held in () if made is None else made.partitions:
-        requests = _partition(states.get(request.name), held.partition.index)
-        _Check(log, request, requests, report, wanted).partition(held)
-    for (partition, offset), _ in wanted.items():
-        report.broken += 1
-        report.places.append(Broken(partition=partition, offset=offset, why="the record of a known head is not there"))
+        if held.start and made is not None and made.topic.retention is None:
+            report.tell(held.partition, 0, f"{held.start} records are gone, and the topic keeps all")
+        for place in [p for p in wanted if p[0] == str(held.partition) and p[1] < held.start]:
+            del wanted[place]
+            report.gone += 1
+        requests = None if asked is None else _Requests(log, asked, held.partition.index)
+        _Check(log, decision, request, requests, report, wanted).partition(held)
+    for head in wanted.values():
+        report.tell(head.partition, head.offset, "the record of a known head is not there")
     return report
 
 
-def _partition(state: TopicState | None, index: int) -> PartitionState | None:
-    held = () if state is None else state.partitions
-    return next((each for each in held if each.partition.index == index), None)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request as the log holds it."""
+
+    event_time: int
+    verdict: int
+    row: Row
+
+
+class _Requests:
+    """One partition of the request topic, as far as it went when the check began."""
+
+    def __init__(self, log: Log, topic: TopicState, index: int) -> None:
+        self.topic = topic.topic
+        self.incarnation = topic.incarnation
+        found = next((each for each in topic.partitions if each.partition.index == index), None)
+        self.held: PartitionState | None = found
+        self.start, self.end = (0, 0) if found is None else (found.start, found.end)
+        self._log = log
+        self._decided = bytearray(self.end - self.start)  # 1 where an offset, from `start` on, has a record
+        self.hash = RequestHash(self.topic.schema.names)
+
+    def decide(self, offset: int) -> bool:
+        """Whether it is the first record of this request."""
+        place = offset - self.start
+        first = not self._decided[place]
+        self._decided[place] = 1
+        return first
+
+    def rows(self, offsets: Sequence[int]) -> Iterator[tuple[int, _Asked]]:
+        """The requests at rising offsets, all of them held. Raises: as `Log.read`."""
+        assert self.held is not None, "no offset lies in a partition that is not there"
+        left = list(offsets)
+        while left:
+            batch = next(iter(self._log.read(self.held.partition, left[0], rows_max=_BATCH)))
+            first = int(units(batch.column(OFFSET))[0])
+            here = left[: bisect.bisect_left(left, first + batch.num_rows)]
+            left = left[len(here) :]
+            part = batch.take(pa.array([offset - first for offset in here]))
+            times, verdicts = units(part.column(EVENT_TIME)).tolist(), part.column(VERDICT).to_pylist()
+            rows = batch_to_rows(self.topic.schema, part)
+            yield from zip(here, map(_Asked, times, verdicts, rows), strict=True)
+
+    def undecided(self) -> tuple[int, int, int]:
+        """How many events have no record from the first decided one on; how many of them behind the last; where these
+        begin. Raises: as `Log.read`."""
+        first = self._decided.find(1)
+        if self.held is None or first < 0 or self.held.partition.index >= IMPORTS_FROM:
+            return 0, 0, 0
+        last = self._decided.rfind(1) + self.start
+        without = [
+            offset
+            for offset, verdict in self._verdicts(first + self.start)
+            if verdict not in NOT_THE_EVENT and not self._decided[offset - self.start]
+        ]
+        behind = [offset for offset in without if offset > last]
+        return len(without), len(behind), behind[0] if behind else 0
+
+    def _verdicts(self, first: int) -> Iterator[tuple[int, int]]:
+        assert self.held is not None, "asked only of a partition that is there"
+        for batch in self._log.read(self.held.partition, first):
+            for offset, verdict in zip(
+                units(batch.column(OFFSET)).tolist(), batch.column(VERDICT).to_pylist(), strict=True
+            ):
+                if offset >= self.end:
+                    return
+                yield offset, verdict
 
 
 class _Check:
@@ -96,99 +171,183 @@ class _Check:
     def __init__(
         self,
         log: Log,
-        request: Topic,
-        requests: PartitionState | None,
+        decision: str,
+        topic: str,
+        requests: _Requests | None,
         report: ChainReport,
-        wanted: dict[tuple[str, int], str],
+        wanted: dict[tuple[str, int], Head],
     ) -> None:
         self._log = log
-        self._request = request
+        self._decision = decision
+        self._topic = topic
         self._requests = requests
         self._report = report
         self._wanted = wanted
-        self._hash = RequestHash(request.schema.names)
-        self._decided: set[int] = set()
+        self._previous: str | None = None  # of the record before; None where there is none to be seen
+        self._chained = False
+        self._available_at = 0
 
     def partition(self, held: PartitionState) -> None:
-        place, report = held.partition, self._report
-        previous = genesis(place)
-        chained = False
-        last: tuple[int, str] | None = None
-        for batch in self._log.read(place, held.start, rows_max=_BATCH):
-            rows = records.rows_of_batch(batch)
-            self._check_requests(place, batch, rows)
-            for offset, row in zip(units(batch.column(OFFSET)).tolist(), rows, strict=True):
-                said = row[-1]
-                if said is None and not chained:
-                    report.unchained += 1
-                    continue
-                if not chained and held.start > 0:
-                    previous = ""  # retention took what stood before: the first link is taken as it is
-                found = link(previous, row[:-1])
-                if said != found and (chained or held.start == 0):
-                    report.tell(place, offset, "its link is not that of its fields and of the record before it")
-                else:
-                    report.checked += 1
-                chained, previous = True, str(said)
-                last = offset, previous
-                self._check_head(place, offset, previous)
-        if last is not None:
-            report.heads.append(Head(partition=str(place), offset=last[0], link=last[1]))
-        report.undecided += self._undecided()
-
-    def _check_head(self, place: Partition, offset: int, seen: str) -> None:
-        known = self._wanted.pop((str(place), offset), None)
-        if known is not None and known != seen:
-            self._report.tell(place, offset, "its link is another than that of the known head")
-
-    def _check_requests(self, place: Partition, batch: pa.RecordBatch, rows: Sequence[records.Row]) -> None:
-        """That each record's request is in the log as it was decided, and decided once."""
-        asked: dict[int, tuple[int, str | None]] = {}
-        for offset, row in zip(units(batch.column(OFFSET)).tolist(), rows, strict=True):
-            try:
-                said = records.from_row(row, self._request.name)
-            except SchemaError as error:
-                self._report.tell(place, offset, error.detail)
-                continue
-            if said.offset in self._decided:
-                self._report.tell(place, offset, f"its request at offset {said.offset} is decided twice")
-            self._decided.add(said.offset)
-            if row[0] != said.decision_id or said.request.index != place.index:
-                self._report.tell(place, offset, "it is not the record of the request that it names")
-            asked[said.offset] = offset, said.request_hash or None
-        for (at, (offset, wanted)), found in zip(sorted(asked.items()), self._rows(sorted(asked)), strict=True):
-            if found is None:
-                self._report.gone += 1
-            elif wanted is not None and self._hash(found) != wanted:
-                self._report.tell(place, offset, f"its request at offset {at} is not what was decided")
-
-    def _rows(self, offsets: list[int]) -> Iterator[records.Row | None]:
-        """The requests at rising offsets; None where retention took them, or they never were."""
-        held = self._requests
-        if held is None:
-            yield from (None for _ in offsets)
-            return
-        there = [offset for offset in offsets if held.start <= offset < held.end]
-        rows = rows_of(self._log, self._request, held.partition, there)
-        for offset in offsets:
-            yield next(rows) if held.start <= offset < held.end else None
-
-    def _undecided(self) -> int:
-        held = self._requests
-        if held is None or not self._decided or held.partition.index >= IMPORTS_FROM:
-            return 0
-        first = max(min(self._decided), held.start)
-        count = 0
+        """held: as it was when the check began; what came since is left for the next one."""
+        self._held = held
+        self._previous = genesis(held.partition) if held.start == 0 else None
+        next_offset, last = held.start, None
         try:
-            for batch in self._log.read(held.partition, first):
-                offsets, verdicts = units(batch.column(OFFSET)).tolist(), batch.column(VERDICT).to_pylist()
-                count += sum(
-                    verdict not in NOT_THE_EVENT and offset not in self._decided
-                    for offset, verdict in zip(offsets, verdicts, strict=True)
-                )
-        except LogError as error:
-            self._report.tell(held.partition, first, f"the requests cannot be read: {error.message}")
-        return count
+            for batch in self._log.read(held.partition, held.start, rows_max=_BATCH):
+                batch = batch.slice(0, max(0, held.end - next_offset))
+                if batch.num_rows:
+                    last = self._batch(batch, next_offset) or last
+                next_offset += batch.num_rows
+        except _UNREADABLE as error:
+            self._report.tell(held.partition, next_offset, f"it cannot be read: {_said(error)}")
+        if last is not None:
+            self._report.heads.append(last)
+        self._check_undecided()
+
+    def _batch(self, batch: pa.RecordBatch, first: int) -> Head | None:
+        """Check the records of a batch; the head behind it, None where none of them has a link."""
+        offsets, rows = units(batch.column(OFFSET)).tolist(), _rows(batch)
+        times, stamps = units(batch.column(EVENT_TIME)).tolist(), units(batch.column(AVAILABLE_AT)).tolist()
+        wrong: dict[int, str] = {}
+        said: dict[int, DecisionRecord] = {}
+        head: Head | None = None
+        unchained: set[int] = set()
+        for index, (offset, row) in enumerate(zip(offsets, rows, strict=True)):
+            if row is None:
+                wrong[offset] = "its bytes are no texts and numbers"
+                self._chained, self._previous = True, ""
+                continue
+            why = self._link(row, unchained, offset)
+            if self._chained and row[-1] is not None:
+                head = Head(partition=str(self._held.partition), offset=offset, link=own_link(str(row[-1])))
+                why = self._known_head(head) or why
+            if offset != first + index:
+                why = why or f"the log says offset {offset} where {first + index} is next"
+            if stamps[index] < self._available_at or batch.column(VERDICT)[index].as_py() != Verdict.ACCEPTED:
+                why = why or "the log's own stamp of it is not one that a record gets"
+            self._available_at = stamps[index]
+            try:
+                said[offset] = records.from_row(row, self._topic)
+                why = why or self._own(said[offset], row, times[index])
+            except SchemaError as error:
+                why = why or f"it does not read as a record: {error.detail}"
+            if why:
+                wrong[offset] = why
+        self._requested(said, lambda offset, why: wrong.setdefault(offset, why))
+        for offset, why in sorted(wrong.items()):
+            self._report.tell(self._held.partition, offset, why)
+        self._report.unchained += len(unchained)
+        self._report.checked += len(set(offsets) - set(wrong) - unchained)
+        return head
+
+    def _link(self, row: Row, unchained: set[int], offset: int) -> str:
+        """What is wrong with a record's link, if anything."""
+        chain = row[-1]
+        if chain is None and not self._chained and row[-2] is None:
+            unchained.add(offset)
+            self._previous = genesis(self._held.partition)  # the first link of a chain stands on nothing
+            return ""
+        text = "" if chain is None else str(chain)
+        # Behind what retention took, the first link says itself what stood before it.
+        found = link(link_before(text) if self._previous is None else self._previous, row[:-1])
+        self._chained, self._previous = True, text
+        return "" if text == found else "its link is not that of its fields and of the record before it"
+
+    def _known_head(self, seen: Head) -> str:
+        known = self._wanted.pop((seen.partition, seen.offset), None)
+        return "" if known is None or known == seen else "its link is another than that of the known head"
+
+    def _own(self, said: DecisionRecord, row: Row, event_time: int) -> str:
+        """What is wrong with a record by itself."""
+        if row[0] != said.decision_id or said.request.index != self._held.partition.index:
+            return "it is not the record of the request that it names"
+        if said.decision != self._decision:
+            return f"it is a record of decision {said.decision!r}"
+        if event_time != said.t:
+            return "the log's event time of it is not its t"
+        return ""
+
+    def _requested(self, said: dict[int, DecisionRecord], tell: Callable[[int, str], object]) -> None:
+        """That each record's request is in the log as it was decided, and decided once. said: by the record's
+        offset."""
+        held = self._requests
+        asked: dict[int, int] = {}
+        for offset, record in said.items():
+            if held is None or held.held is None or record.request.incarnation < held.incarnation:
+                self._report.gone += 1
+            elif record.request.incarnation > held.incarnation or not 0 <= record.offset < held.end:
+                tell(offset, f"its request {record.request} offset {record.offset} is not in the log")
+            elif record.offset < held.start:
+                if held.topic.retention is None:
+                    tell(offset, f"its request at offset {record.offset} is gone, and the topic keeps all")
+                self._report.gone += 1
+            elif not held.decide(record.offset):
+                tell(offset, f"its request at offset {record.offset} is decided twice")
+            else:
+                asked[record.offset] = offset
+        if held is None or not asked:
+            return
+        checked = 0
+        places = sorted(asked)
+        try:
+            for at, found in held.rows(places):
+                checked += 1
+                why = _unlike(found, said[asked[at]], held)
+                if why:
+                    tell(asked[at], why)
+        except _UNREADABLE as error:
+            left = places[checked:]
+            if isinstance(error, LogError) and error.code == _RETAINED:
+                self._report.gone += len(left)
+                return
+            for at in left:
+                tell(asked[at], f"its request at offset {at} cannot be read: {_said(error)}")
+
+    def _check_undecided(self) -> None:
+        if self._requests is None:
+            return
+        try:
+            count, behind, first = self._requests.undecided()
+        except _UNREADABLE as error:
+            self._report.tell(self._held.partition, self._held.end, f"the requests cannot be read: {_said(error)}")
+            return
+        self._report.undecided += count
+        if behind:
+            self._report.tell(
+                self._held.partition,
+                self._held.end,
+                f"{behind} requests from offset {first} on, behind the last that has one, have no record: records were "
+                "cut off, or others than the decision append requests",
+            )
+
+
+def _rows(batch: pa.RecordBatch) -> list[Row | None]:
+    """The rows of a batch; None where a row cannot be read, which Arrow notices only when it is told to look."""
+    try:
+        batch.validate(full=True)
+        return list(records.rows_of_batch(batch))
+    except ValueError:  # ArrowInvalid and UnicodeDecodeError among them
+        if batch.num_rows == 1:
+            return [None]
+        return [row for place in range(batch.num_rows) for row in _rows(batch.slice(place, 1))]
+
+
+def _said(error: Exception) -> str:
+    return error.message if isinstance(error, LogError) else f"{type(error).__name__}: {error}"
+
+
+def _unlike(found: _Asked, said: DecisionRecord, requests: _Requests) -> str:
+    """How a request differs from the one that was decided, if it does."""
+    unlike = f"its request at offset {said.offset} is not what was decided"
+    if said.request_hash and requests.hash(found.row) != said.request_hash:
+        return unlike
+    if found.event_time != said.t:
+        return f"{unlike}: the log's event time is another"
+    restamped = found.verdict == Verdict.RESTAMPED
+    by_retry = Flag.RETRIED in said.flags  # such a request may have been appended by another than the decider
+    if found.verdict not in _DECIDED or (not by_retry and restamped != (Flag.RESTAMPED in said.flags)):
+        return f"{unlike}: the log's verdict is another"
+    return ""
 
 
 __all__ = ["Broken", "ChainReport", "Head", "verify"]

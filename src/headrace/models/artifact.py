@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from headrace.core.codec import canonical_json
 from headrace.core.errors import SchemaError
-from headrace.core.kernel.model import Floats, Form, Trees, node_means, pack
+from headrace.core.kernel.model import Floats, Form, Trees, pack
 
 MAGIC = b"headrace model "
 FORMAT = 1
@@ -106,7 +106,7 @@ class Scorer:
     Cost: a row of 100 trees of depth 6 some 5 us, the call included.
     """
 
-    __slots__ = ("_batch", "_contribute", "_floats", "_means", "_one", "_row", "_words", "artifact")
+    __slots__ = ("_batch", "_floats", "_one", "_row", "_words", "artifact")
 
     def __init__(self, artifact: Artifact) -> None:
         # numba loads in some 250 ms, which defining, storing and listing models need not pay
@@ -117,21 +117,12 @@ class Scorer:
         self._row = np.empty(len(artifact.inputs), np.float64)
         self._one = scorer.score_one
         self._batch = scorer.score_batch
-        self._contribute = scorer.contribute
-        self._means = np.zeros(1) if artifact.trees is None else node_means(artifact.trees)
 
     def one(self, numbers: Sequence[float]) -> float:
         """The score of one row: the artifact's inputs in order, NaN where null. Raises: ValueError for another
         length."""
         self._row[:] = numbers
         return float(self._one(self._words, self._floats, self._row))
-
-    def shares(self, numbers: Sequence[float]) -> Floats:
-        """How much each input moved this row's margin from the training mean: `scorer.contribute`."""
-        self._row[:] = numbers
-        shares = np.empty(len(self._row), np.float64)
-        self._contribute(self._words, self._floats, self._means, self._row, shares)
-        return shares
 
     def many(self, rows: Floats) -> Floats:
         """float64[rows] from float64[rows, inputs]; equal to `one` of each row, to the bit."""
@@ -279,3 +270,5 @@ def _check_trees(trees: Trees, inputs: int) -> None:
         raise _unreadable(f"a node asks an input that is none of {inputs}")
     if np.isnan(trees.threshold[inner]).any() or not np.isfinite(trees.value[~inner]).all():
         raise _unreadable("a threshold or a leaf is not a number")
+    if not (np.isfinite(trees.cover).all() and (trees.cover >= 0).all()):
+        raise _unreadable("a cover is not a number of at least 0")

@@ -39,6 +39,7 @@ class Method(enum.Enum):
     DECISION_TREE = "decision_tree"
     RANDOM_FOREST = "random_forest"
     XGBOOST = "xgboost"
+    LIGHTGBM = "lightgbm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +251,46 @@ def xgboost(
         "base_score": None if base_score is None else _number("base_score", base_score, above=0, below=1),
     }
     return _trainer(Method.XGBOOST, settings, standardize, seed)
+
+
+def lightgbm(
+    *,
+    n_estimators: int = 100,
+    num_leaves: int = 31,
+    max_depth: int | None = None,
+    learning_rate: float = 0.1,
+    min_child_samples: int = 20,
+    min_child_weight: float = 1e-3,
+    min_split_gain: float = 0.0,
+    subsample: float = 1.0,
+    subsample_freq: int = 0,
+    colsample_bytree: float = 1.0,
+    reg_lambda: float = 0.0,
+    reg_alpha: float = 0.0,
+    scale_pos_weight: float = 1.0,
+    max_bin: int = 255,
+    standardize: bool = False,
+    seed: int = 0,
+) -> Trainer:
+    """Boosted trees, by LightGBM, on inputs rounded to float32, as they are scored. max_depth None: num_leaves alone
+    bounds a tree. subsample counts where subsample_freq, in trees, is above 0. Raises: DefinitionError HR-0605."""
+    settings: dict[str, Setting] = {
+        "n_estimators": _count("n_estimators", n_estimators, 1),
+        "num_leaves": _count("num_leaves", num_leaves, 2),
+        "max_depth": None if max_depth is None else _count("max_depth", max_depth, 1),
+        "learning_rate": _number("learning_rate", learning_rate, above=0),
+        "min_child_samples": _count("min_child_samples", min_child_samples, 0),
+        "min_child_weight": _number("min_child_weight", min_child_weight, least=0),
+        "min_split_gain": _number("min_split_gain", min_split_gain, least=0),
+        "subsample": _number("subsample", subsample, above=0, most=1),
+        "subsample_freq": _count("subsample_freq", subsample_freq, 0),
+        "colsample_bytree": _number("colsample_bytree", colsample_bytree, above=0, most=1),
+        "reg_lambda": _number("reg_lambda", reg_lambda, least=0),
+        "reg_alpha": _number("reg_alpha", reg_alpha, least=0),
+        "scale_pos_weight": _number("scale_pos_weight", scale_pos_weight, above=0),
+        "max_bin": _count("max_bin", max_bin, 2),
+    }
+    return _trainer(Method.LIGHTGBM, settings, standardize, seed)
 
 
 def _tree_settings(

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from headrace.core.errors import DefinitionError
 from headrace.core.expr import describe
 from headrace.models.artifact import Artifact, ArtifactInput, Scorer
+from headrace.models.contributions import Contributions
 from headrace.models.define import Model
-from headrace.models.inputs import compile_numbers
+from headrace.models.inputs import Floats, compile_numbers
 
 Values = Sequence[object]
 
 
 class ServedModel:
-    """One artifact of a model; not shared between threads. `row` holds values by the places of `names`."""
+    """One artifact of a model; not shared between threads. `row` holds values by the places of `names`.
 
-    __slots__ = ("_numbers", "_scorer", "artifact")
+    What explains is made when first asked for: ask `explainer` beforehand where the first answer must not wait for it.
+    """
+
+    __slots__ = ("_contributions", "_numbers", "_scorer", "artifact")
 
     def __init__(self, model: Model, artifact: Artifact, names: Sequence[str]) -> None:
         """names: the reference path behind each place of a row. Raises: DefinitionError HR-0610 where the artifact was
@@ -39,6 +41,7 @@ class ServedModel:
             )
         self.artifact = artifact
         self._scorer = Scorer(artifact)
+        self._contributions: Contributions | None = None
         self._numbers = compile_numbers(model.inputs, names)
 
     @property
@@ -52,8 +55,21 @@ class ServedModel:
     def score(self, row: Values) -> float:
         return self._scorer.one(self._numbers(row))  # type: ignore[arg-type]  # lists in a row are read by no input
 
+    def explainer(self) -> Contributions:
+        """What explains this artifact, ready. Cost: the first time some milliseconds, a second on a new machine."""
+        if self._contributions is None:
+            self._contributions = Contributions(self.artifact)
+        return self._contributions
+
+    @property
+    def base(self) -> float:
+        """The margin that contributions start from."""
+        return self.explainer().base
+
+    def contributions(self, row: Values) -> Floats:
+        """float64[inputs]: what each of the model's inputs adds to the margin of this row."""
+        return self.explainer().one(self._numbers(row))  # type: ignore[arg-type]  # as above
+
     def raised_by(self, row: Values) -> Sequence[int]:
-        """The inputs that raised the score above the training rows' mean, the most first; ties in input order."""
-        shares = self._scorer.shares(self._numbers(row))  # type: ignore[arg-type]  # as above
-        order = np.argsort(-shares, kind="stable")
-        return [int(i) for i in order if shares[i] > 0]
+        """The inputs that raised this score, the most first; equal ones in input order."""
+        return self.explainer().raising(self._numbers(row))  # type: ignore[arg-type]  # as above

@@ -13,8 +13,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.catalog import plan as catalog_plan
@@ -22,13 +20,13 @@ from headrace.catalog.define import Catalog
 from headrace.catalog.plan import Step
 from headrace.catalog.run import load_definitions
 from headrace.clock import SystemClock
-from headrace.core.codec import logical, partitions_of
-from headrace.core.errors import InputError, NotFoundError, StateError, did_you_mean
-from headrace.core.points import IMPORTS_FROM, Cut, Partition
+from headrace.core.codec import logical
+from headrace.core.errors import InputError, NotFoundError, StateError
 from headrace.core.schema import DataType, Kind
 from headrace.core.times import Clock, Instant
 from headrace.decisions import record as records
-from headrace.decisions.plan import Answer, Version, ViewVersion, value_names
+from headrace.decisions.define import from_model
+from headrace.decisions.plan import Version, ViewVersion, value_names
 from headrace.decisions.record import DecisionRecord
 from headrace.decisions.replay import ReplayReport
 from headrace.decisions.replay import replay as replay_records
@@ -41,13 +39,16 @@ from headrace.features.replay_log import Events
 from headrace.features.replay_rows import Rows
 from headrace.features.run import FeatureState
 from headrace.log.define import Topic
-from headrace.log.port import Append, Appended, Log, Physical, TopicState
+from headrace.log.port import Appended, Log, Physical
 from headrace.log.run import Role, open_log
 from headrace.models.folder import FolderModelStore
 from headrace.models.serve import ServedModel
 from headrace.runtime.catalog_store import CatalogStore
 from headrace.runtime.definitions import CLASSES, Definitions
+from headrace.runtime.placing import place_rows, topic_state
+from headrace.runtime.reading import Reader
 from headrace.runtime.recompute import recompute_with, request_rows
+from headrace.runtime.versions import versions_of
 from headrace.schemas.define import ImportOptions, ImportReport, Progress
 from headrace.schemas.importing import import_file, silent
 from headrace.schemas.validate import validate_rows, validator
@@ -69,7 +70,7 @@ class Project:
         self._log: Log | None = None
         self._deciders: dict[str, Decider] = {}
         self._states: dict[str, FeatureState] = {}  # by the folder of their checkpoint, the newest
-        self._read: dict[str, FeatureState] = {}  # a view's own, for reads: deciders share theirs with nobody
+        self._reader = Reader(self)
         self._lock = threading.RLock()
         self._tz_version = tz_version()
 
@@ -149,29 +150,11 @@ class Project:
 
     def append(self, topic: Topic, batch: pa.RecordBatch) -> tuple[Appended, ...]:
         """Rows that fit their topic already, to the partitions of their keys, in one transaction."""
-        return self.place(topic, batch)[0]
-
-    def place(self, topic: Topic, batch: pa.RecordBatch) -> tuple[tuple[Appended, ...], npt.NDArray[np.int32]]:
-        """As `append`, and beside it the index of each row's partition, in the order of the rows."""
-        state = self._topic_state(topic.name)
-        live = [p.partition for p in state.partitions if p.partition.index < IMPORTS_FROM]
-        chosen = partitions_of(batch.column(topic.key), len(live))
-        return self.log.append(_by_partition(batch, chosen, live)), chosen
-
-    def _topic_state(self, name: str) -> TopicState:
-        states = {state.topic.name: state for state in self.log.topics()}
-        if name not in states:
-            raise NotFoundError(
-                "HR-0302",
-                f"no topic {name!r} in the log",
-                hint=did_you_mean(name, states) or "headrace apply",
-                topic=name,
-            )
-        return states[name]
+        return place_rows(self.log, topic.name, batch)[0]
 
     def _applied(self, topic: str) -> Topic:
         """The topic as the log holds it."""
-        return self._topic_state(topic).topic
+        return topic_state(self.log, topic).topic
 
     # --- features ---
 
@@ -201,27 +184,9 @@ class Project:
         """A view's features of an entity at t (now), at the log's end, by name: decimals as Decimal, instants as
         datetime, last-n as tuples."""
         key = tuple(entity) if isinstance(entity, list) else entity
-        _, _, ((values, _),) = self.read_many(view, [key], t=t)
+        _, _, ((values, _),) = self._reader.read(view, [key], t=t)
         features = self.definitions.view(view).features
         return {f.name: _shown(value, f.type) for f, value in zip(features, values, strict=True)}
-
-    def read_many(
-        self, view: str, entities: Sequence[Hashable], *, t: Instant | None = None
-    ) -> tuple[Instant, Cut, list[Answer]]:
-        """A view's answers for many entities at one point: (t, cut, physical values and reasons one an entity).
-
-        entities: physical keys, tuples where they have parts. t: now by default. Raises: NotFoundError HR-0806,
-        StateError HR-0541 (TOO_OLD).
-        """
-        with self._lock:
-            state = self._read.get(view)
-            if state is None:
-                self.definitions.view(view)
-                state = self._read[view] = self.state([view])
-            else:
-                state.catch_up(self.log)
-            at = self._clock.now() if t is None else t
-            return at, state.frontier, [state.read(view, entity, at) for entity in entities]
 
     def replay(
         self,
@@ -327,6 +292,8 @@ class Project:
         if decision.model is not None:
             chosen = artifact or self.newest(decision.model.name)
             scores = ServedModel(decision.model, self.models.get(chosen), value_names(decision.request, views))
+            if any(rule.reason is from_model for rule in decision.policy):
+                scores.explainer()  # made now, not by the first decision that gives reasons
         return Version(decision, views, scores)
 
     def newest(self, model: str) -> str:
@@ -358,31 +325,12 @@ class Project:
         """
         found = list(self.records(name))
         found = found if limit is None else found[-limit:]
-        known: dict[str, Version | None] = {}
-
-        def versions(text: str) -> Version | None:
-            if text not in known:
-                known[text] = self._version_of(name, text)
-            return known[text]
-
         return replay_records(
             found,
-            versions=versions,
+            versions=versions_of(self, name),
             requests=request_rows(self.log, self.definitions.decision(name).request),
             recompute=recompute_with(self.log, self.compile),
         )
-
-    def _version_of(self, name: str, text: str) -> Version | None:
-        """The version set that a record names, if its definitions are the present ones; its model may be older."""
-        said = json.loads(text)
-        model = said.get("model")
-        if model is not None and all(stored.id != model for stored in self.models.list()):
-            return None
-        try:
-            version = self.version(name, model)
-        except (NotFoundError, InputError):
-            return None
-        return version if version.text == text else None
 
     # --- closing ---
 
@@ -429,15 +377,6 @@ def tz_version() -> str:
         return importlib.metadata.version("tzdata")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _by_partition(batch: pa.RecordBatch, chosen: npt.NDArray[np.int32], live: Sequence[Partition]) -> list[Append]:
-    """Rows to the partitions chosen for them, their order kept within each."""
-    appends = []
-    for index in np.unique(chosen).tolist():
-        rows = batch if len(live) == 1 else batch.take(pa.array(np.flatnonzero(chosen == index)))
-        appends.append(Append(partition=live[index], rows=rows))
-    return appends
 
 
 def _shown(value: Physical | tuple[Physical, ...], type: DataType) -> object:

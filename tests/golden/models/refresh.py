@@ -13,6 +13,7 @@ import numpy as np
 import headrace as hr
 from headrace.core.kernel.model import Floats
 from headrace.models.artifact import Scorer, encode
+from headrace.models.contributions import Contributions
 from headrace.models.define import Trainer
 from headrace.models.inputs import matrix
 from headrace.models.train import train
@@ -26,6 +27,7 @@ TRAINERS: dict[str, Trainer] = {
     "decision_tree": hr.decision_tree(max_depth=4, standardize=True),
     "random_forest": hr.random_forest(n_estimators=6, max_depth=4),
     "xgboost": hr.xgboost(n_estimators=12, max_depth=4),
+    "lightgbm": hr.lightgbm(n_estimators=12, num_leaves=9, min_child_samples=5),
     "xgboost_standardized": hr.xgboost(n_estimators=7, max_depth=3, standardize=True, base_score=0.2),
 }
 
@@ -49,6 +51,8 @@ def main() -> None:
             "id": artifact.id,
             "rows": [[x.hex() for x in row] for row in rows.tolist()],
             "scores": [score.hex() for score in scores.tolist()],
+            "base": Contributions(artifact).base.hex(),
+            "contributions": [[x.hex() for x in row] for row in Contributions(artifact).many(rows).tolist()],
         }
     VECTORS.write_text(json.dumps(vectors, indent=0) + "\n")
 

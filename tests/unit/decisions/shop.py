@@ -102,6 +102,7 @@ class Shop:
                 hr.approve(),
             ],
             reasons={c.count_1h: "RECENT_ORDERS", self.merchant.returned_rate_1d: "MERCHANT_HISTORY"},
+            not_a_reason=[o.amount, c, self.merchant],
         )
 
     def plans(self) -> list[ViewPlan]:

@@ -14,6 +14,7 @@ from headrace.features.define import FeatureView
 from tests.unit.models.lender import activity, applications, chargebacks, charged_back, fraud_model, merchant_risk
 
 FRAUD = fraud_model(hr.xgboost())
+OTHERS = [applications.amount, applications.trusted, hr.hour(applications.created_at), activity]
 
 
 def checkout(*policy: object, **changes: object) -> Decision:
@@ -27,6 +28,7 @@ def test_the_designs_example_stands() -> None:
         hr.decline_if(hr.score > 0.92, reason=hr.from_model),
         hr.review_if(hr.score > 0.80),
         reasons={merchant_risk.charged_back_rate_30d: "MERCHANT_HISTORY", activity.count_1d: "RECENT_ACTIVITY"},
+        not_a_reason=OTHERS,
         budget="20ms",
     )
     assert decision.views == ("customer_activity", "merchant_risk")

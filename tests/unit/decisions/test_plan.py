@@ -10,10 +10,8 @@ import pytest
 import headrace as hr
 from headrace.core.aggregate import Reason
 from headrace.core.errors import DefinitionError
-from headrace.decisions.define import MISSING_DATA, Decision, Outcome, Rule
+from headrace.decisions.define import Decision, Outcome, Rule
 from headrace.decisions.plan import (
-    MODEL_SCORE,
-    NO_EVENTS,
     Decided,
     Policy,
     Values,
@@ -22,6 +20,7 @@ from headrace.decisions.plan import (
     policy_fingerprint,
     value_names,
 )
+from headrace.decisions.reasons import MISSING_DATA, MODEL_SCORE, NO_EVENTS
 from tests.unit.models.lender import activity, applications, fraud_model, merchant_risk
 
 VIEWS = (
@@ -170,6 +169,7 @@ def checkout(**changes: object) -> Decision:
             activity.mean_amount_7d: "USUAL_AMOUNT",
             activity.count_1d: "RECENT_ACTIVITY",
         },
+        "not_a_reason": [applications.amount, applications.trusted, hr.hour(applications.created_at), activity],
         **changes,
     }
     return Decision("checkout", **parts)
@@ -188,7 +188,7 @@ def test_reasons_are_the_codes_of_what_raised_the_score() -> None:
 
 def test_an_input_with_a_code_of_its_own_gives_that_one() -> None:
     ratio = (applications.amount / activity.mean_amount_7d).named("amount_vs_mean")
-    decision = checkout(reasons={ratio: "UNUSUAL_AMOUNT", activity.mean_amount_7d: "USUAL_AMOUNT"})
+    decision = checkout(reasons={ratio: "UNUSUAL_AMOUNT", activity.mean_amount_7d: "USUAL_AMOUNT", merchant_risk: "M"})
     names = [i.name for i in fraud_model(hr.xgboost()).inputs]
     version = Version(decision, VIEWS, FixedScores(raised=[names.index("amount_vs_mean")]))
     assert version.decide(ROW, answers())[1].reasons == ("UNUSUAL_AMOUNT",)
@@ -196,7 +196,7 @@ def test_an_input_with_a_code_of_its_own_gives_that_one() -> None:
 
 def test_four_reasons_are_given_each_once_and_the_weightiest_first() -> None:
     coded = ("count_1d", "count_7d", "mean_amount_7d", "sum_amount_7d", "time_since_last")
-    decision = checkout(reasons={activity[name]: name.upper() for name in coded})
+    decision = checkout(reasons={merchant_risk: "M", **{activity[name]: name.upper() for name in coded}})
     names = [i.name for i in fraud_model(hr.xgboost()).inputs]
     raised = [names.index(f"customer_activity.{name}") for name in (*coded[::-1], coded[3])]
     version = Version(decision, VIEWS, FixedScores(raised=raised[:1] * 2 + raised))
@@ -246,12 +246,15 @@ def test_the_version_set_names_every_part() -> None:
     text = Version(decision, VIEWS, FixedScores()).text
     assert policy_fingerprint(decision) in text and '"model":"artifact"' in text
     assert '[["customer_activity","a1"],["merchant_risk","b1"]]' in text
-    assert '"semantics":1' in text
+    assert '"semantics":2' in text
 
 
 def test_a_version_without_a_model_decides_by_its_rules() -> None:
     decision = checkout(
-        model=None, reasons=None, policy=[hr.decline_if(activity.count_1d > 2, reason="MANY"), hr.approve()]
+        model=None,
+        reasons=None,
+        not_a_reason=(),
+        policy=[hr.decline_if(activity.count_1d > 2, reason="MANY"), hr.approve()],
     )
     version = Version(decision, VIEWS[:1], None)
     assert '"model":null' in version.text

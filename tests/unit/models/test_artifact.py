@@ -68,6 +68,9 @@ def test_what_is_no_artifact_is_refused(spoil: object) -> None:
         ("roots", 0, 1),
         ("threshold", 0, np.nan),
         ("value", -1, np.inf),
+        ("cover", 0, np.nan),
+        ("cover", 1, -1.0),
+        ("cover", -1, np.inf),
     ],
 )
 def test_trees_that_would_lead_astray_are_refused(array: str, place: int, value: float) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from headrace.core.elementary import exp_scalar
 from headrace.core.kernel import scorer
-from headrace.core.kernel.model import Floats, Form, Trees, node_means
+from headrace.core.kernel.model import Floats, Form, Trees
 from headrace.models.artifact import Artifact, ArtifactInput, Scorer, encode
 
 INPUTS = 4
@@ -99,6 +99,11 @@ def naive(model: Artifact, row: list[float]) -> float:
         for leaf in leaves:
             total += leaf
         return total / len(leaves)
+    if model.form is Form.SUMMED:
+        margin = model.base
+        for leaf in leaves:
+            margin += leaf
+        return squashed(margin)
     margin32 = np.float32(model.base)
     for leaf in leaves:
         margin32 = np.float32(margin32 + np.float32(leaf))
@@ -154,7 +159,6 @@ def test_a_tie_with_a_threshold_goes_right_and_is_compared_as_float32() -> None:
     served = Scorer(changed(model, trees=trees, inputs=model.inputs[:1]))
     below = float(np.nextafter(np.float32(0.1), np.float32(0)))
     assert [served.one([x]) for x in (below, 0.1, float(np.float32(0.1)), math.nan)] == [0.25, 0.75, 0.75, 0.25]
-    assert served.shares([0.0]).tolist() == [0.25 - 0.375]
 
 
 def changed(model: Artifact, **parts: object) -> Artifact:
@@ -171,27 +175,6 @@ def test_exp_is_the_pinned_one_to_the_bit(x: float) -> None:
 def test_sigmoid_at_its_ends() -> None:
     assert [scorer.sigmoid(x) for x in (0.0, 1000.0, -1000.0, 40.0)] == [0.5, 1.0, 0.0, 1.0]
     assert scorer.sigmoid(-40.0) == exp_scalar(-40.0)
-
-
-@pytest.mark.parametrize("form", list(Form))
-def test_shares_sum_to_what_the_row_differs_from_the_mean(form: Form) -> None:
-    random = np.random.default_rng(5)
-    model = artifact(form, random, standardize=True)
-    served = Scorer(model)
-    rows = random.normal(size=(50, INPUTS))
-    margins = np.empty(50)
-    scorer.margin_batch(*model.pack(), rows, margins)
-    if model.trees is None:
-        assert model.fills is not None
-        mean = np.empty(1)
-        scorer.margin_batch(*model.pack(), model.fills.reshape(1, -1).copy(), mean)
-    else:
-        # node_means lies breadth first, a tree after the other, so each tree's first node is its root.
-        starts = model.trees.roots
-        mean = np.array([node_means(model.trees)[starts].sum()])
-        mean = mean / len(starts) if form is Form.AVERAGED else mean + model.base
-    for row, margin in zip(rows.tolist(), margins.tolist(), strict=True):
-        assert served.shares(row).sum() + mean[0] == pytest.approx(margin, abs=1e-5)
 
 
 def test_without_compiler_the_scores_are_the_same_bits(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from headrace.models.train import TOLERANCE, Trained, train
 from tests.needs import requires
 from tests.unit.models.lender import numbers_model, numbers_table
 
-requires("sklearn", "xgboost")
+requires("sklearn", "xgboost", "lightgbm")
 
 COUNT = 6
 SCALES = (1.0, 1e-6, 1e9, 0.3)
@@ -31,6 +31,8 @@ TRAINERS = [
     hr.xgboost(n_estimators=30),
     hr.xgboost(n_estimators=30, tree_method="exact", base_score=0.5, standardize=True),
     hr.xgboost(n_estimators=30, base_score=0.013, subsample=0.7, colsample_bytree=0.6, gamma=0.5, seed=3),
+    hr.lightgbm(n_estimators=30),
+    hr.lightgbm(n_estimators=30, max_depth=4, subsample=0.7, subsample_freq=1, reg_lambda=1.0, standardize=True),
 ]
 
 
@@ -73,7 +75,12 @@ def test_the_margin_of_boosted_trees_is_xgboosts_to_the_bit() -> None:
 
 def test_the_same_rows_give_the_same_artifact() -> None:
     table = numbers_table(800, COUNT, seed=3, nulls=0.1)
-    for trainer in (hr.logistic_regression(), hr.random_forest(n_estimators=5), hr.xgboost(n_estimators=5)):
+    for trainer in (
+        hr.logistic_regression(),
+        hr.random_forest(n_estimators=5),
+        hr.xgboost(n_estimators=5),
+        hr.lightgbm(),
+    ):
         assert trained(trainer, table).artifact.id == trained(trainer, table).artifact.id
 
 
@@ -163,7 +170,13 @@ def test_served_over_a_row_as_trained_over_columns() -> None:
     assert served.views == views and served.id == result.artifact.id
     rows = list(zip(*(physical_list(columns[name]) for name in names), strict=True))
     assert [served.score(row) for row in rows] == result.scores.tolist()
-    assert set(served.raised_by(rows[0])) <= set(range(len(model.inputs)))
+    shares = np.array([served.contributions(row) for row in rows])
+    margins = served.base + shares.sum(axis=1)
+    assert 1 / (1 + np.exp(-margins)) == pytest.approx(result.scores, abs=1e-6)
+    for row, found in zip(rows, shares, strict=True):
+        raising = served.raised_by(row)
+        assert set(raising) == set(np.flatnonzero(found > 1e-9).tolist())
+        assert found[list(raising)].tolist() == sorted(found[list(raising)].tolist(), reverse=True)
     with pytest.raises(DefinitionError) as caught:
         ServedModel(
             fraud_model(hr.xgboost(), features=[i.expr.named(i.name) for i in model.inputs[1:]]), result.artifact, names

@@ -4,6 +4,7 @@
     state.py     KeyedState: insert, answer, update, one row or many, of the online state; replay of many rows
     wide.py      exact fixed-point sums, rounded once
     scorer.py    linear models and trees
+    shap.py      contributions: what each input of a row adds to its margin
 
 The two doors (in state.py):
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from headrace.core.kernel.words import Bytes, Slab, load, store
 
 Codes = NDArray[np.int32]
-Flat = TypeVar("Flat", Slab, Bytes, Codes)
+Reals = NDArray[np.float64]
+Flat = TypeVar("Flat", Slab, Bytes, Codes, Reals)
 
 
 def place(array: Flat) -> int | Flat:
@@ -29,7 +30,7 @@ def place(array: Flat) -> int | Flat:
     return array if numba.config.DISABLE_JIT else int(array.ctypes.data)  # type: ignore[attr-defined]  # set by numba
 
 
-def frame(*words: int | Slab | Bytes | Codes) -> Slab:
+def frame(*words: int | Slab | Bytes | Codes | Reals) -> Slab:
     """Numbers, and what `place` gave, as the one argument of a door: hand on `place` of it, and keep it alive."""
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # set by numba
         return cast(Slab, words)
@@ -51,17 +52,28 @@ def codes_at(address: int | Codes) -> Codes:
     return cast(Codes, address)
 
 
+def reals_at(address: int | Reals) -> Reals:
+    """The doubles at what `place` gave for them."""
+    return cast(Reals, address)
+
+
 def words_from(words: Slab, at: int) -> Slab:
     """The words from a place on, as words of their own; not to leave the function that asks for them."""
     return words[at:]
 
 
+def reals_from(reals: Reals, at: int) -> Reals:
+    """The same of doubles."""
+    return reals[at:]
+
+
 def _declare(function: Callable[..., object], item: types.Type) -> None:
     """In compiled code the function makes an integer a pointer."""
     type_callable(function)(lambda _context: lambda _address: signature(types.CPointer(item), types.int64))
+    there = ir.DoubleType() if item is types.float64 else ir.IntType(item.bitwidth)
 
     def emit(context: object, builder: ir.IRBuilder, typed: object, args: list[ir.Value]) -> ir.Value:
-        return builder.inttoptr(args[0], ir.IntType(item.bitwidth).as_pointer())
+        return builder.inttoptr(args[0], there.as_pointer())
 
     lower_builtin(function, types.int64)(emit)
 
@@ -69,6 +81,7 @@ def _declare(function: Callable[..., object], item: types.Type) -> None:
 _declare(words_at, types.int64)
 _declare(octets_at, types.uint8)
 _declare(codes_at, types.int32)
+_declare(reals_at, types.float64)
 
 
 @lower_builtin(load, types.CPointer, types.intp)
@@ -82,11 +95,13 @@ def _emit_store(_context: object, builder: ir.IRBuilder, _typed: object, args: l
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
-type_callable(words_from)(lambda _context: lambda words, _at: signature(words, words, types.intp))
+for _from in (words_from, reals_from):
+    type_callable(_from)(lambda _context: lambda flat, _at: signature(flat, flat, types.intp))
 
 
 @lower_builtin(words_from, types.CPointer, types.intp)
-def _emit_words_from(_context: object, builder: ir.IRBuilder, _typed: object, args: list[ir.Value]) -> ir.Value:
+@lower_builtin(reals_from, types.CPointer, types.intp)
+def _emit_from(_context: object, builder: ir.IRBuilder, _typed: object, args: list[ir.Value]) -> ir.Value:
     return builder.gep(args[0], [args[1]])
 
 

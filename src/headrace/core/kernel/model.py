@@ -17,11 +17,12 @@ Floats = npt.NDArray[np.float64]
 
 
 class Form(enum.IntEnum):
-    """How a score is made of what the model holds."""
+    """How a score is made of what the model holds; scorer.py says how exactly."""
 
     LINEAR = 0
     BOOSTED = 1
     AVERAGED = 2
+    SUMMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,8 @@ def pack(
 ) -> tuple[Words, Floats]:
     """The model as the scorer takes it: one array of words, and the same memory seen as doubles.
 
-    base: the intercept of LINEAR, the base margin of BOOSTED. The parts are believed: models/artifact.py checks them.
+    base: the intercept of LINEAR, the base margin of BOOSTED and SUMMED. The parts are believed: models/artifact.py
+    checks them.
     """
     header = np.full(MODEL_HEADER_WORDS, -1, np.int64)
     header[M_FORM], header[M_INPUTS], header[M_TREES] = int(form), inputs, 0 if trees is None else len(trees.roots)
@@ -81,21 +83,6 @@ def pack(
         parts.append(_pack_trees(trees, size))
     words = np.concatenate(parts)
     return words, words.view(np.float64)
-
-
-def node_means(trees: Trees) -> Floats:
-    """What a node's training rows score in its tree: the mean of the leaves below it, weighed by cover; in the order in
-    which `pack` lays nodes out."""
-    left, right, cover = trees.left.tolist(), trees.right.tolist(), trees.cover.tolist()
-    means = trees.value.tolist()
-    for node in range(len(means) - 1, -1, -1):  # children lie behind their parents
-        a, b = left[node], right[node]
-        if a >= 0:
-            whole = cover[a] + cover[b]
-            means[node] = (
-                (means[a] * cover[a] + means[b] * cover[b]) / whole if whole > 0 else (means[a] + means[b]) / 2
-            )
-    return np.array(means, np.float64)[_breadth_first(trees)]
 
 
 def _pack_trees(trees: Trees, start: int) -> Words:

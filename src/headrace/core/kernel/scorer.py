@@ -7,7 +7,7 @@ instruction set can change a bit. A null input is NaN, in here and nowhere else.
 Inputs first pass `(x - mean) / deviation` where the model was trained so. A linear model takes `fills` for a NaN, adds
 coefficient * input in input order to the intercept, and squashes. A tree compares the input, rounded to float32, with
 `<` against a float32; NaN goes the way its node says. BOOSTED sums leaves in float32 in tree order onto the base and
-squashes; AVERAGED divides the float64 sum of leaves by the number of trees.
+squashes, SUMMED does so in float64; AVERAGED divides the float64 sum of leaves by the number of trees.
 """
 
 from __future__ import annotations
@@ -57,43 +57,10 @@ def score_batch(words: Words, floats: Floats, inputs: Floats, scores: Floats) ->
 
 @door
 def margin_batch(words: Words, floats: Floats, inputs: Floats, margins: Floats) -> None:
-    """As score_batch, before the squashing: log odds of LINEAR and BOOSTED; of AVERAGED the score itself."""
+    """As score_batch, before the squashing: log odds; of AVERAGED the score itself."""
     scratch = np.empty(words[M_INPUTS], np.float64)
     for row in range(inputs.shape[0]):
         margins[row] = _margin(words, floats, inputs[row], scratch)
-
-
-@door
-def contribute(words: Words, floats: Floats, means: Floats, inputs: Floats, shares: Floats) -> None:
-    """shares[i] = how much input i moved the margin of one row, from the training rows' mean.
-
-    LINEAR: coefficient times the distance from the mean, exact. Trees: along the row's path, each step from a node to
-    its child moves the mean by `means[child] - means[node]`, which is counted for the input that the node asks. The
-    shares and the roots' means sum to the margin; unlike Shapley values they favour inputs asked lower down. means: of
-    `node_means`; read for trees only.
-    """
-    scratch = np.empty(words[M_INPUTS], np.float64)
-    _prepare(words, floats, inputs, scratch)
-    shares[:] = 0.0
-    if words[M_FORM] == 0:
-        fills = words[M_FILLS]
-        mean = np.empty(words[M_INPUTS], np.float64)
-        _prepare(words, floats, floats[fills : fills + words[M_INPUTS]], mean)
-        for i in range(words[M_INPUTS]):
-            shares[i] = floats[words[M_COEFFICIENTS] + i] * (scratch[i] - mean[i])
-        return
-    for i in range(words[M_INPUTS]):
-        scratch[i] = narrow(scratch[i])
-    trees = words[M_TREES]
-    first = words[M_ROOTS] + trees
-    scale = 1.0 / trees if words[M_FORM] == 2 else 1.0
-    for tree in range(trees):
-        at = words[words[M_ROOTS] + tree]
-        while words[at] >= 0:
-            child = _step(words, floats, at, scratch)
-            moved = means[(child - first) // NODE_WORDS] - means[(at - first) // NODE_WORDS]
-            shares[(words[at] >> 1) & INPUT_MASK] += moved * scale
-            at = child
 
 
 @compiled
@@ -146,7 +113,7 @@ def _score(words: Words, floats: Floats, inputs: Floats, scratch: Floats) -> flo
 def _margin(words: Words, floats: Floats, inputs: Floats, scratch: Floats) -> float:
     form = words[M_FORM]
     count = words[M_INPUTS]
-    _prepare(words, floats, inputs, scratch)
+    prepare(words, floats, inputs, scratch)
     if form == 0:
         total = floats[words[M_BASE]]
         coefficients = words[M_COEFFICIENTS]
@@ -163,14 +130,14 @@ def _margin(words: Words, floats: Floats, inputs: Floats, scratch: Floats) -> fl
         for tree in range(trees):
             margin = np.float32(margin + np.float32(leaves[tree]))
         return float(margin)
-    total = 0.0
+    total = floats[words[M_BASE]] if form == 3 else 0.0
     for tree in range(trees):
         total += leaves[tree]
-    return float(total / trees)
+    return float(total) if form == 3 else float(total / trees)
 
 
 @compiled
-def _prepare(words: Words, floats: Floats, inputs: Floats, prepared: Floats) -> None:
+def prepare(words: Words, floats: Floats, inputs: Floats, prepared: Floats) -> None:
     """Nulls filled and inputs standardised, where the model was trained so."""
     means = words[M_MEANS]
     deviations = words[M_DEVIATIONS]

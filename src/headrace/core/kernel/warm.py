@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.core.aggregate import Function
+from headrace.core.kernel.compiling import direct
 from headrace.core.kernel.program import Column, ColumnKind, Flag, Items, Output, Span, build
+from headrace.core.kernel.shap import contribute
 from headrace.core.kernel.state import KeyedState, replay
 
 
 def warm_up() -> None:
-    """One row through both doors; a second or two from the cache, else as long as compiling takes."""
+    """One row through both doors, and the door of contributions; a second or two from the cache, else as long as
+    compiling takes."""
+    direct(contribute)
     program = build((Column(kind=ColumnKind.INT, bits=8, always=True),), (Span(width=1),), (_COUNT,))
     zero = np.zeros(1, np.int64)
     items = Items(

@@ -1,0 +1,1 @@
+"""HTTP: decisions, features and events for other services. No decisions in it."""

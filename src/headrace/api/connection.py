@@ -1,0 +1,138 @@
+"""One connection, with limits that uvicorn leaves open: time for a head, a body and an answer, bytes of a head.
+
+The one idea: no timer a request. Each connection notes when its request began, and one look a second over all of them
+closes those that are too slow; so 1,000 idle connections cost nothing, and neither does a fast request. What is refused
+here never became a request: the answer is written as it stands, as problem details, and the connection closed.
+Touches: sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from headrace.api import problems
+from headrace.api.settings import Settings
+from headrace.core.errors import HeadraceError, InputError, StateError
+
+
+class HeadTooLargeError(Exception):
+    """Stops the parser."""
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's, with a head that is bounded and a clock. settings: set on a subclass by `with_settings`."""
+
+    settings = Settings()
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.since = self.loop.time()
+        self.in_head = False
+        self.head_bytes = 0
+        self.after_another = False
+
+    @classmethod
+    def with_settings(cls, given: Settings) -> type[Connection]:
+        return type("Connection", (cls,), {"settings": given})
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        if len(self.connections) > self.settings.connections_max:
+            self.refuse(StateError("HR-1008", "too many connections are open", retryable=True))
+
+    def data_received(self, data: bytes) -> None:
+        began = not self.in_head
+        self.after_another = False
+        super().data_received(data)
+        if self.in_head:
+            # Where a request ended in the same data, it is not known how much of it is this head: the rest counts.
+            self.head_bytes += 1 if began and self.after_another else len(data)
+            if self.head_bytes > self.settings.head_bytes_max:
+                self.refuse(self._head_too_large())
+
+    def on_message_complete(self) -> None:
+        self.after_another = True
+        super().on_message_complete()
+
+    def on_message_begin(self) -> None:
+        self.since = self.loop.time()
+        self.in_head = True
+        self.head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        size = len(self.url)
+        for name, value in self.headers:
+            size += len(name) + len(value)
+        if size > self.settings.head_bytes_max:
+            raise HeadTooLargeError
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser cannot read, and heads that are too large."""
+        size = len(getattr(self, "url", b"")) + sum(len(n) + len(v) for n, v in self.headers or ())
+        if size > self.settings.head_bytes_max:
+            self.refuse(self._head_too_large())
+        else:
+            self.refuse(InputError("HR-1007", "the request is not HTTP", detail="expected HTTP/1.1"))
+
+    def refuse(self, error: HeadraceError) -> None:
+        """Answer and close. After an answer was begun, only close."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            problem = problems.problem_of(error)
+            body = problems.encode(problem)
+            more = b"retry-after: 1\r\n" if problem.status == 503 else b""
+            self.transport.write(
+                STATUS_LINE[problem.status]
+                + b"content-type: "
+                + problems.CONTENT_TYPE
+                + b"\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+                + more
+                + b"\r\n"
+                + body
+            )
+        self.transport.close()
+
+    def look(self, now: float) -> None:
+        """Close it where its peer is too slow."""
+        age, limits, cycle = now - self.since, self.settings, self.cycle
+        if self.in_head:
+            if age > limits.head_seconds_max:
+                self.refuse(InputError("HR-1011", "the request's head took too long"))
+        elif cycle is None:
+            if age > limits.idle_seconds_max:
+                self.transport.close()
+        elif cycle.more_body:
+            if age > limits.body_seconds_max:
+                self.refuse(InputError("HR-1011", "the request's body took too long"))
+        elif not cycle.response_complete and age > limits.answer_seconds_max:
+            self.transport.abort()
+
+    def _head_too_large(self) -> InputError:
+        return InputError(
+            "HR-1012",
+            "the request's head is too large",
+            detail=f"expected at most {self.settings.head_bytes_max} bytes",
+        )
+
+
+def look_over(connections: Iterable[object], now: float) -> None:
+    """Every connection once."""
+    for each in list(connections):
+        if isinstance(each, Connection):
+            each.look(now)

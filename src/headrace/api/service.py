@@ -1,0 +1,280 @@
+"""What the endpoints do: one project's decisions, features and events, called on the event loop.
+
+The one idea: the loop only reads and writes bytes; what computes or touches the log runs in a decision's lane or at a
+desk, and what does not fit in there is refused before any work. Touches: the project, lanes and desks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import pyarrow as pa
+
+from headrace.api import answers, bodies
+from headrace.api.answers import DecisionAnswer
+from headrace.api.desk import Desk
+from headrace.api.lanes import Decides, Lane, Undecided
+from headrace.api.metrics import Metrics
+from headrace.api.settings import Settings
+from headrace.core.codec import Physical, physical
+from headrace.core.errors import HeadraceError, InputError, NotFoundError, SchemaError, did_you_mean
+from headrace.core.schema import DataType, Kind
+from headrace.core.times import Instant
+from headrace.decisions.define import Decision
+from headrace.features.define import FeatureView, entity_expression
+from headrace.log.define import Topic
+from headrace.runtime.lookup import find_record
+from headrace.runtime.placing import place_rows, topic_state
+from headrace.runtime.project import Project
+from headrace.runtime.reading import Reader
+from headrace.schemas.validate import Validate, validate_rows, validator
+
+INTERNAL = "headrace."  # topics that only headrace appends to
+
+_logger = logging.getLogger(__name__)
+
+
+class Service:
+    """A project, served. Made and called on the loop; `close` may be called where the loop is gone."""
+
+    def __init__(
+        self, project: Project, *, settings: Settings, metrics: Metrics, decisions: Sequence[str] | None = None
+    ) -> None:
+        """decisions: the names to serve; all that are declared by default. Loads their states and models, which takes
+        as long as the log's tail is; raises what `Project.decider` does."""
+        self.project = project
+        self.settings = settings
+        self.metrics = metrics
+        self.stopping = False
+        self._read_of, self._reads_by = project, Reader(project)
+        served = list(project.definitions.decisions) if decisions is None else list(decisions)
+        deciders = {name: project.decider(name) for name in served}
+        self._loop = asyncio.get_running_loop()
+        self.lanes: dict[str, Lane] = {}
+        self._reads = Desk("reads", threads=1, waiting_max=settings.reads_waiting_max)
+        self._appends = Desk("appends", threads=2, waiting_max=settings.appends_waiting_max)
+        self._records = Desk("records", threads=1, waiting_max=settings.lane_waiting_max)
+        self._validators: dict[str, tuple[Topic, Validate]] = {}
+        for desk in (self._reads, self._appends, self._records):
+            self._gauge(desk.name, desk.waits)
+        for name, decider in deciders.items():
+            self.add(name, decider)
+        metrics.gauge("headrace_ready", "1 where /readyz says ready.", {}, lambda: float(not self.unready()))
+
+    def _gauge(self, queue: str, read: Callable[[], float]) -> None:
+        self.metrics.gauge("headrace_queue_waiting", "Calls that wait.", {"queue": queue}, read)
+
+    def add(self, name: str, decides: Decides) -> None:
+        """Serve one more decision. On the loop."""
+        settings = self.settings
+        lane = Lane(
+            name, decides, loop=self._loop, waiting_max=settings.lane_waiting_max, batch_max=settings.lane_batch_max
+        )
+        self.lanes[name] = lane
+        self._gauge(f"decision {name}", lane.waits)
+
+    def unready(self) -> str:
+        """Why the server should get no requests now; "" where it should."""
+        if self.stopping:
+            return "stopping"
+        failing = [name for name, lane in self.lanes.items() if lane.failing]
+        return f"decision {failing[0]!r} cannot be computed" if failing else ""
+
+    def close(self) -> None:
+        """Finish what was accepted. Called when no request is under way; the project stays open."""
+        self.stopping = True
+        for lane in self.lanes.values():
+            lane.close()
+        for desk in (self._reads, self._appends, self._records):
+            desk.close()
+
+    # --- decisions ---
+
+    def lane(self, name: str) -> Lane:
+        found = self.lanes.get(name)
+        if found is None:
+            raise NotFoundError(
+                "HR-0806", f"no decision {name!r} is served here", hint=did_you_mean(name, self.lanes), name=name
+            )
+        return found
+
+    async def decide(
+        self, name: str, request: Mapping[str, object], *, budget: float | None, features: bool
+    ) -> DecisionAnswer:
+        """budget: seconds; the decision's own by default. features: the values too, read from the record."""
+        lane = self.lane(name)
+        decision = lane.decides.version.decision
+        one = lane.submit(request, decision.budget.micros / 1e6 if budget is None else budget)
+        outcome = await one.future
+        now = time.monotonic()
+        if isinstance(outcome, HeadraceError):
+            raise outcome
+        if isinstance(outcome, Undecided):
+            return self._fallback(lane, decision, request, outcome)
+        version = one.version or lane.decides.version
+        self.metrics.decided(name, outcome.outcome.value, "repeated" if outcome.repeated else "decided")
+        self.metrics.staged(
+            name, queue=one.taken - one.entered, decide=one.decided - one.taken, total=now - one.entered
+        )
+        if features or outcome.repeated:  # what was recorded then may be of another version
+            return await self.decision(outcome.decision_id, features=features, repeated=outcome.repeated)
+        return answers.made_answer(outcome, version.text)
+
+    def _fallback(
+        self, lane: Lane, decision: Decision, request: Mapping[str, object], why: Undecided
+    ) -> DecisionAnswer:
+        """Raises: SchemaError, as what does not fit is refused however late it is."""
+        row = self._validator(lane.name, decision.request)(request)
+        id = row[decision.request.schema.names.index(str(decision.request.id))]
+        assert isinstance(id, str | int), "an id is never null"
+        self.metrics.decided(lane.name, decision.fallback.value, "fallback")
+        return answers.fallback_answer(decision, id, why, lane.decides.version.text, self.project.now())
+
+    def _validator(self, name: str, topic: Topic) -> Validate:
+        """Compiled once a version."""
+        known = self._validators.get(name)
+        if known is None or known[0] is not topic:
+            known = self._validators[name] = (topic, validator(topic))
+        return known[1]
+
+    async def decision(self, decision_id: str, *, features: bool, repeated: bool = False) -> DecisionAnswer:
+        """A recorded decision. Raises: NotFoundError HR-0716."""
+        definitions = self.project.definitions
+
+        def find() -> DecisionAnswer:
+            record = find_record(self.project, decision_id)
+            decision = definitions.decision(record.decision)
+            return answers.record_answer(record, decision, definitions.views, features=features, repeated=repeated)
+
+        return await self._records.do(find)
+
+    # --- features ---
+
+    async def features(self, view: str, keys: Sequence[object], t: str | None) -> answers.FeaturesAnswer:
+        """Many entities at one point. keys: as JSON has them, lists where an entity has several parts."""
+        declared = self.project.definitions.view(view)
+        at = None if t is None else _instant(t)
+        types = key_types(declared)
+        entities = [_entity(declared, types, key, place) for place, key in enumerate(keys)]
+
+        reader = self._reader()
+
+        def read() -> answers.FeaturesAnswer:
+            asked, cut, found = reader.read(view, entities, t=at)
+            return answers.features_answer(declared, keys, asked, cut, found)
+
+        return await self._reads.do(read)
+
+    def _reader(self) -> Reader:
+        """Of the project that is served now."""
+        if self._read_of is not self.project:
+            self._read_of, self._reads_by = self.project, Reader(self.project)
+        return self._reads_by
+
+    # --- events ---
+
+    async def append(self, topic: str, body: bytes, content_type: str) -> answers.EventsAnswer:
+        """All events of a body, or none. Raises: InputError HR-1005, HR-1006, SchemaError with row and field."""
+        if topic not in self.project.definitions.topics or topic.startswith(INTERNAL):
+            raise NotFoundError(
+                "HR-0806",
+                f"no topic {topic!r} in this project",
+                hint=did_you_mean(topic, [t for t in self.project.definitions.topics if not t.startswith(INTERNAL)]),
+                name=topic,
+            )
+        found = await self._appends.do(lambda: self._append(topic, body, content_type))
+        for verdict, count in found.verdicts.items():
+            self.metrics.appended(topic, verdict, count)
+        return found
+
+    def _append(self, name: str, body: bytes, content_type: str) -> answers.EventsAnswer:
+        topic = topic_state(self.project.log, name).topic  # as it is in force
+        batch = _batch(topic, body, content_type)
+        if not batch.num_rows:
+            return answers.events_answer(topic.name, [])
+        appended, chosen = place_rows(self.project.log, topic.name, batch)
+        by_partition = {one.partition.index: one for one in appended}
+        next_row = dict.fromkeys(by_partition, 0)
+        places = []
+        for index in chosen.tolist():
+            one, row = by_partition[index], next_row[index]
+            next_row[index] = row + 1
+            places.append((index, one.offset + row, int(one.verdicts[row])))
+        return answers.events_answer(topic.name, places)
+
+
+def _batch(topic: Topic, body: bytes, content_type: str) -> pa.RecordBatch:
+    if content_type == ARROW:
+        return bodies.arrow_of(topic, body)
+    events = bodies.lines_of(body) if content_type == NDJSON else bodies.events_of(body)
+    batch, problems = validate_rows(topic, events)
+    if problems:
+        raise problems[0].error(topic.name, count=len(problems))
+    return batch
+
+
+JSON, NDJSON, ARROW = "application/json", "application/x-ndjson", "application/vnd.apache.arrow.stream"
+
+
+def key_types(view: FeatureView) -> tuple[DataType, ...]:
+    """The type of each part of a view's entity."""
+    emission = view.sources.emissions[0]
+    return tuple(entity_expression(emission, part, view.name).type for part in view.entity)
+
+
+def _entity(view: FeatureView, types: Sequence[DataType], key: object, place: int) -> Physical | tuple[Physical, ...]:
+    parts = key if isinstance(key, list) else [key]
+    if len(parts) != len(types):
+        raise InputError(
+            "HR-1006",
+            f"key {place} has {len(parts)} parts",
+            detail=f"view {view.name!r} asks for {', '.join(view.entity)}",
+            field=f"keys[{place}]",
+        )
+    made = []
+    for name, type, part in zip(view.entity, types, parts, strict=True):
+        try:
+            made.append(physical(part, type))
+        except SchemaError as error:
+            error.message = f"key {place}, {name!r}: {error.message}"
+            error.facts["field"] = f"keys[{place}]"
+            raise
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def path_key(view: FeatureView, parts: Sequence[str]) -> object:
+    """A key from a path's segments. Raises: InputError HR-1007."""
+    types = key_types(view)
+    if len(parts) != len(types):
+        raise InputError(
+            "HR-1007",
+            f"the path names {len(parts)} parts of a key",
+            detail=f"view {view.name!r} asks for {', '.join(view.entity)}",
+            field="key",
+        )
+    made = [_path_part(name, type, part) for name, type, part in zip(view.entity, types, parts, strict=True)]
+    return made[0] if len(made) == 1 else made
+
+
+def _path_part(name: str, type: DataType, part: str) -> object:
+    if type.kind in (Kind.INT64, Kind.DURATION) and part.removeprefix("-").isdecimal() and len(part) <= 20:
+        return int(part)
+    if type.kind is Kind.BOOLEAN and part in ("true", "false"):
+        return part == "true"
+    if type.kind in (Kind.STRING, Kind.TIMESTAMP, Kind.DECIMAL):
+        return part
+    raise InputError("HR-1007", f"{name!r} in the path: not a {type}: {part[:80]!r}", field=name)
+
+
+def _instant(text: str) -> Instant:
+    try:
+        return Instant(int(physical(text, _TIMESTAMP)))  # type: ignore[arg-type]  # a text gives an instant
+    except SchemaError as error:
+        error.facts["field"] = "t"
+        raise
+
+
+_TIMESTAMP = DataType(Kind.TIMESTAMP)

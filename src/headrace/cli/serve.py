@@ -1,0 +1,135 @@
+"""headrace serve."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from headrace.core.errors import UsageError
+from headrace.plugs import require
+from headrace.runtime.project import open_project
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--tls-cert", metavar="REF", help="The certificate chain: file:PATH or env:NAME.")
+@click.option("--tls-key", metavar="REF", help="Its private key: file:PATH or env:NAME.")
+@click.option("--insecure-plaintext", is_flag=True, help="Allow a public address without TLS, behind a proxy.")
+@click.option("--decision", "decisions", multiple=True, metavar="NAME", help="Serve only these; all by default.")
+@click.option("--access-log", is_flag=True, help="One line a request on stderr.")
+@click.option(
+    "--json-bytes-max", default=1_048_576, show_default=True, type=click.IntRange(1_024), help="Of a JSON body."
+)
+@click.option(
+    "--bulk-bytes-max", default=16_777_216, show_default=True, type=click.IntRange(1_024), help="Of NDJSON and Arrow."
+)
+@click.option(
+    "--head-seconds-max", default=10.0, show_default=True, type=click.FloatRange(0.1), help="For a request's head."
+)
+@click.option(
+    "--body-seconds-max", default=30.0, show_default=True, type=click.FloatRange(0.1), help="For a whole request."
+)
+@click.pass_obj
+def serve(
+    folder: str,
+    host: str,
+    port: int,
+    tls_cert: str | None,
+    tls_key: str | None,
+    insecure_plaintext: bool,
+    decisions: tuple[str, ...],
+    access_log: bool,
+    json_bytes_max: int,
+    bulk_bytes_max: int,
+    head_seconds_max: float,
+    body_seconds_max: float,
+) -> None:
+    """Serve decisions, features and events over HTTP until SIGTERM or SIGINT.
+
+    Prints its address on stdout once it listens; logs are JSON lines on stderr.
+    """
+    for package in ("uvicorn", "httptools", "prometheus_client"):
+        require(package, wanted_by="headrace serve")
+    from headrace.api import audit, logs, server  # uvicorn and what it brings: 150 ms
+    from headrace.api.settings import Settings
+    from headrace.api.tokens import TokenStore
+
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("HR-1013", "--tls-cert and --tls-key belong together", hint="give both, or neither")
+    tls = None if tls_cert is None or tls_key is None else _tls(tls_cert, tls_key)
+    logs.to_stream(sys.stderr)
+    settings = Settings(
+        json_bytes_max=json_bytes_max,
+        bulk_bytes_max=bulk_bytes_max,
+        head_seconds_max=head_seconds_max,
+        body_seconds_max=body_seconds_max,
+    )
+    project = open_project(folder)
+    tokens = TokenStore(project.state_folder)
+    try:
+        server.check_bind(host, tokens=tokens, tls=tls is not None, insecure=insecure_plaintext, now=project.now())
+        listener = server.listen(host, port)
+    except UsageError:
+        project.close()
+        raise
+    with listener:
+        if not server.is_loopback(host):
+            audit.record(
+                project.log,
+                at=project.now(),
+                actor=getpass.getuser(),
+                action="server opened",
+                subject=f"{host}:{listener.getsockname()[1]}",
+                detail="tls" if tls is not None else "plaintext",
+            )
+        server.serve(
+            project,
+            listener=listener,
+            tokens=tokens,
+            tls=tls,
+            settings=settings,
+            access_log=access_log,
+            decisions=decisions or None,
+            announce=lambda address: click.echo(address),
+        )
+
+
+def _tls(cert: str, key: str) -> ssl.SSLContext:
+    """From references. Raises: UsageError HR-1019, which names the reference and never the secret."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with tempfile.TemporaryDirectory() as private:  # mode 0700; OpenSSL reads files only
+        try:
+            context.load_cert_chain(
+                _file(cert, Path(private) / "cert"), _file(key, Path(private) / "key"), password=lambda: b""
+            )
+        except (OSError, ssl.SSLError, ValueError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "cannot be used"
+            raise UsageError("HR-1019", f"no TLS from {cert} and {key}", detail=str(reason)) from None
+    return context
+
+
+def _file(reference: str, place: Path) -> Path:
+    """The file that a reference names; of a variable one that is made and goes at once."""
+    kind, _, name = reference.partition(":")
+    if kind == "file" and name:
+        return Path(name)
+    if kind == "env" and name:
+        if name not in os.environ:
+            raise UsageError("HR-1019", f"the variable {name} is not set", hint=f"{reference} reads it")
+        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(os.environ[name])
+        return place
+    raise UsageError(
+        "HR-1019",
+        "not a reference to a secret",
+        detail="expected file:PATH or env:NAME; the value itself is never given",
+    )

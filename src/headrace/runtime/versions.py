@@ -1,0 +1,37 @@
+"""The version set behind a record, made again from the definitions and artifacts at hand. Touches the model store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from headrace.core.errors import DefinitionError, InputError, NotFoundError
+from headrace.decisions.plan import Version
+
+if TYPE_CHECKING:
+    from headrace.runtime.project import Project
+
+
+def versions_of(project: Project, name: str) -> Callable[[str], Version | None]:
+    """A record's `versions` -> the version set, each made once; None where its definitions are not the present ones or
+    its artifact is gone. Its model may be older than the newest."""
+    known: dict[str, Version | None] = {}
+
+    def versions(text: str) -> Version | None:
+        if text not in known:
+            known[text] = _version_of(project, name, text)
+        return known[text]
+
+    return versions
+
+
+def _version_of(project: Project, name: str, text: str) -> Version | None:
+    model = json.loads(text).get("model")
+    if model is not None and all(stored.id != model for stored in project.models.list()):
+        return None
+    try:
+        version = project.version(name, model)
+    except (NotFoundError, InputError, DefinitionError):
+        return None
+    return version if version.text == text else None
