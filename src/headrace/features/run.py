@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from headrace.core.codec import Physical, units
+from headrace.core.codec import Physical, batch_to_rows, units
 from headrace.core.errors import DefinitionError, HeadraceError, NotFoundError, StateError, did_you_mean
 from headrace.core.expr import Expr, Source, references
 from headrace.core.kernel.state import KeyedState
@@ -24,8 +24,9 @@ from headrace.features.online import NEVER, NO_INSTANT, OFFSETS_MAX, PARTITIONS_
 from headrace.features.plan import SourcePlan, ViewPlan
 from headrace.features.retained import Origin, RetainedRows
 from headrace.log.define import Emission, Topic
-from headrace.log.port import AVAILABLE_AT, OFFSET, TAKEN, VERDICT, Log, Verdict
+from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, TAKEN, VERDICT, Log, Verdict
 
+FEW_ROWS = 16  # of a live partition: fewer are taken one by one
 SWEEP_MIN = 60_000_000  # microseconds of available_at between two looks at what has expired
 SWEEPS = 64  # how many of them a window's reach is worth: at most so much more than needed is kept
 _IS_TAKEN = tuple(verdict in TAKEN for verdict in range(max(Verdict) + 1))
@@ -146,10 +147,23 @@ class FeatureState:
                 self._check_incarnation(held.partition)
                 if feed is not None and feed.next > held.end:
                     raise _ahead(feed, held.end)
-                for batch in log.read(held.partition, held.start if feed is None else feed.next):
-                    self.ingest(held.partition, batch)
+                first = held.start if feed is None else feed.next
+                if first == held.end:
+                    continue
+                for batch in log.read(held.partition, first):
+                    if batch.num_rows <= FEW_ROWS and held.partition.index < IMPORTS_FROM:
+                        self._ingest_few(held.partition, found.topic, batch)
+                    else:
+                        self.ingest(held.partition, batch)
                     count += batch.num_rows
         return count
+
+    def _ingest_few(self, partition: Partition, topic: Topic, batch: pa.RecordBatch) -> None:
+        """Row by row: what comes between two decisions is a row or two, and a batch costs ten rows more."""
+        system = (units(batch.column(name)).tolist() for name in (OFFSET, AVAILABLE_AT, EVENT_TIME))
+        verdicts = batch.column(VERDICT).to_pylist()
+        for offset, at, time, verdict, row in zip(*system, verdicts, batch_to_rows(topic.schema, batch), strict=True):
+            self.ingest_row(partition, offset, at, time, verdict, row)
 
     def ingest(self, partition: Partition, batch: pa.RecordBatch) -> None:
         """Take a batch as the log's `read` gives it: SYSTEM_COLUMNS, then the topic's fields.

@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.core.codec import partitions_of
+from headrace.core.codec import batch_to_rows, partitions_of
 from headrace.core.errors import NotFoundError, did_you_mean
 from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.schema import Schema
 from headrace.log.port import Append, Appended, Log, TopicState
+
+FEW_ROWS = 16
 
 
 def topic_state(log: Log, name: str) -> TopicState:
@@ -33,13 +36,16 @@ def place_rows(log: Log, topic: str, batch: pa.RecordBatch) -> tuple[tuple[Appen
     state = topic_state(log, topic)
     live = [p.partition for p in state.partitions if p.partition.index < IMPORTS_FROM]
     chosen = partitions_of(batch.column(state.topic.key), len(live))
-    return log.append(_by_partition(batch, chosen, live)), chosen
+    return log.append(_by_partition(state.topic.schema, batch, chosen, live)), chosen
 
 
-def _by_partition(batch: pa.RecordBatch, chosen: npt.NDArray[np.int32], live: Sequence[Partition]) -> list[Append]:
-    """Their order is kept within each partition."""
+def _by_partition(
+    schema: Schema, batch: pa.RecordBatch, chosen: npt.NDArray[np.int32], live: Sequence[Partition]
+) -> list[Append]:
+    """Their order is kept within each partition. Few rows go as rows: they take less time and room than Arrow does."""
     appends = []
     for index in np.unique(chosen).tolist():
         rows = batch if len(live) == 1 else batch.take(pa.array(np.flatnonzero(chosen == index)))
-        appends.append(Append(partition=live[index], rows=rows))
+        few = batch_to_rows(schema, rows) if rows.num_rows <= FEW_ROWS else rows
+        appends.append(Append(partition=live[index], rows=few))
     return appends
