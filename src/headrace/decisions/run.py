@@ -244,7 +244,7 @@ class Decider:
         id = self._id_of(row)
         before = group.rows.get(partition, ())
         maximum = before[-1].maximum if before else self._maxima[partition]
-        if (partition, id) in group.ids or self._known.request(partition.index, id, max(maximum, at)) is not None:
+        if (partition, id) in group.ids or self._request(partition, row, maximum, at) is not None:
             return False
         touched = () if self._touches is None else self._touches(row)
         if group.rows and (self._touches is None or not group.touched.isdisjoint(touched)):
@@ -297,22 +297,33 @@ class Decider:
         answers: list[DecisionMade | HeadraceError] = []
         for answer in group.answers:
             if isinstance(answer, _Computed):
-                if (answer.partition, answer.id) in strange:
-                    # The log knows the id though it was not found: what was just recorded is of a row that counts for
-                    # nothing. It is asked again, and so is what stands behind it.
-                    self._known = KnownRequests(self._log, self._topic, self._record_topic.topic.name)
-                    self._look()
-                    break
-                answers.append(answer.made)
-            else:
-                answers.append(answer)
+                if (answer.partition, answer.id) not in strange:
+                    answers.append(answer.made)
+                    continue
+                # The log knows the id though it was not found: what was just recorded is of a row that counts for
+                # nothing. It is asked again, and so is what stands behind it.
+                self._known = KnownRequests(self._log, self._topic, self._record_topic.topic.name)
+                self._look()
+                if self._request(answer.partition, answer.row, self._maxima[answer.partition], at) is None:
+                    answers.append(self._unaccountable(answer))
+                    continue
+                break
+            answers.append(answer)
         return answers
+
+    def _unaccountable(self, one: _Computed) -> LogError:
+        return LogError(
+            "HR-0720",
+            f"request {one.id!r} counts for nothing in the log, and no request that it repeats is found",
+            detail=f"{one.partition}: it was appended, and marked as a duplicate or set aside",
+            hint="headrace doctor checks the log; the request is not decided",
+            request=one.id,
+        )
 
     def _repeated(self, row: Row, at: Instant, proven: Instant) -> DecisionMade | HeadraceError | None:
         """The answer to a request that is known; None where another wrote records meanwhile."""
         partition = self._live[partition_of(row[self._key_place], len(self._live))]  # type: ignore[arg-type]  # a key
-        maximum = max(self._maxima[partition], at)
-        known = self._known.request(partition.index, self._id_of(row), maximum)
+        known = self._request(partition, row, self._maxima[partition], at)
         assert known is not None, "a row joins an empty group unless it is known"
         try:
             return self._again(partition, known, row, at, proven)
@@ -331,10 +342,20 @@ class Decider:
         if self._time_place is None:
             return at, ()
         time = Instant(row[self._time_place])  # type: ignore[arg-type]  # an instant, never null
-        appended = Instant(max(maximum, time)) if self._simulated else at
+        appended = self._appended(maximum, row, at)
         if abs(time - appended) <= self._topic.skew.micros:
             return time, ()
         return appended, (Flag.RESTAMPED,)
+
+    def _appended(self, maximum: int, row: Row, at: Instant) -> Instant:
+        """The append instant by the topic's clock; the row's available_at is never less than the maximum before it."""
+        if not self._simulated or self._time_place is None:
+            return at
+        return Instant(max(maximum, row[self._time_place]))  # type: ignore[arg-type, type-var]  # an instant, never null
+
+    def _request(self, partition: Partition, row: Row, maximum: int, at: Instant) -> int | None:
+        """Where the log has the request, as it will judge it (SEMANTICS 1.3): within `dedup` of when it would come."""
+        return self._known.request(partition.index, self._id_of(row), max(maximum, self._appended(maximum, row, at)))
 
     def _ask(
         self, partition: Partition, offset: int, row: Row, t: Instant, staleness: int, ahead: int

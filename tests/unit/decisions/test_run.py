@@ -346,3 +346,20 @@ def test_a_group_that_is_overtaken_is_decided_again_whole(opened: Open) -> None:
     assert [one.decision_id.rsplit("/", 1)[1] for one in made] == ["1", "2", "3", "4"]
     assert next(r for r in opened.records() if r.request_id == "o-1").answers[0][0][0] == 2  # the other's event counts
     assert opened.replay().mismatched == 0
+
+
+def test_a_retry_by_a_simulated_clock_is_known_years_later(
+    tmp_path: Path, clock: ManualClock, artifact: Artifact
+) -> None:
+    """Whether an id is still known goes by the topic's clock, not by the wall's: before a restart and after it."""
+    shop = Open(Shop(clock="simulated"), tmp_path, clock, artifact)
+    past = START - 400 * 24 * 60 * MINUTE
+    first = [shop.decider.decide(shop.shop.order(number, past + number * 20_000_000)) for number in range(5)]
+    again = [shop.decider.decide(shop.shop.order(number, past + number * 20_000_000)) for number in range(5)]
+    assert again == [dataclasses.replace(made, repeated=True) for made in first]
+    shop.close()
+    shop = Open(shop.shop, tmp_path, clock, artifact)
+    again = shop.decider.decide_many([shop.shop.order(number, past + number * 20_000_000) for number in range(5)])
+    assert again == [dataclasses.replace(made, repeated=True) for made in first]
+    assert len(shop.records()) == 5
+    shop.close()
