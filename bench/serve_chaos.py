@@ -26,14 +26,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from bench.bits import EXAMPLE, OPTIONS, simulated_data
+from bench.bits import EXAMPLE, OPTIONS, find_data, simulated_data
 from bench.decisions import DECISION, first_day, split, train_and_score
+from headrace.runtime.decided import verify_decisions
 from headrace.runtime.project import open_project
 
 HEADRACE = (sys.executable, "-c", "import sys; from headrace.cli.main import main; sys.exit(main())")
 KILLS, KILLS_QUICK = 20, 3
 CLIENTS = 12
-REQUESTS, REQUESTS_QUICK = 40_000, 3_000
+SIMULATED_MAX = 40_000  # requests that the simulated log has for sure
+REQUESTS, REQUESTS_QUICK = 120_000, 3_000
 HISTORY_DAYS, TRAINED_DAYS = 10, (1, 3)
 BETWEEN_S = (1.0, 4.0)  # a kill comes so long after the server was ready
 
@@ -68,7 +70,8 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
 
 def prepare(folder: Path, count: int) -> tuple[Path, list[dict[str, object]]]:
     """A project of the handbook's example with some history and a trained model, and the requests that follow it."""
-    table = pq.read_table(simulated_data(folder))
+    data, _ = (simulated_data(folder), True) if count < SIMULATED_MAX else find_data(folder)
+    table = pq.read_table(data)
     history, requests = split(folder, table, HISTORY_DAYS, count)
     project_folder = folder / "project"
     project_folder.mkdir()
@@ -93,16 +96,7 @@ class Server:
 
     def start(self) -> None:
         """Returns when it is ready."""
-        command = [
-            sys.executable,
-            "-m",
-            "headrace.cli.main",
-            "--project",
-            str(self.folder),
-            "serve",
-            "--port",
-            str(self.port),
-        ]
+        command = [*HEADRACE, "--project", str(self.folder), "serve", "--port", str(self.port)]
         self._process = subprocess.Popen([*command, *self.options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
@@ -224,7 +218,7 @@ def check(folder: Path, crowd: Crowd) -> dict[str, float]:
             }
             records.setdefault(record.request_id, []).append(told)
         report = project.replay_decisions(DECISION)
-        chain = project.verify_decisions(DECISION)
+        chain = verify_decisions(project, DECISION)
     changed = crowd.changed
     for id, told in crowd.answers.items():
         held = records.get(str(id), [])

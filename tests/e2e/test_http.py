@@ -117,6 +117,22 @@ def test_another_version_takes_over_between_two_requests(folder: Path, capsys: p
         assert server.stop() == 0
 
 
+def test_a_decision_that_is_declared_later_is_served_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Serving(folder) as server:
+        server.call("POST", "/v1/decisions/second", request(1)).problem(404, "HR-0806")
+        make(folder, f'{DEFINITIONS}\nsecond = hr.Decision("second", request=orders, policy=[hr.decline(reason="NO")])')
+        Commands(folder, capsys).done("apply", "--yes")
+        for _ in range(200):
+            found = server.call("POST", "/v1/decisions/second", request(1), {"Headrace-Budget-Ms": "60000"})
+            if found.status == 200:
+                break
+            time.sleep(0.1)
+        assert (found.json["outcome"], found.json["reasons"]) == ("decline", ["NO"])
+        assert server.decide(request(2)).json["outcome"] == "approve"
+        assert "/v1/decisions/second" in server.call("GET", "/openapi.json").json["paths"]
+        assert server.stop() == 0
+
+
 def test_tokens_let_in_who_has_one_until_it_is_revoked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shop = Commands(folder, capsys)
     made = json.loads(

@@ -83,6 +83,7 @@ class Application:
         self._clock = clock
         self._access_log = access_log
         self._buffered = 0
+        self._known_paths: dict[bytes, tuple[str, ...]] = {}  # of the decisions that are served
         self._document: tuple[object, bytes] | None = None  # of which project
         decide = Route(name="decide", scope=Scope.DECIDE, handler=self._decide)
         decision = Route(name="decision", scope=Scope.READ_DECISIONS, handler=self._decision)
@@ -134,7 +135,12 @@ class Application:
     async def _answer(self, scope: MutableMapping[str, object], call: Call) -> Reply:
         raw = scope.get("raw_path") or str(scope["path"]).encode()
         assert isinstance(raw, bytes), "ASGI's raw_path"
-        call.segments = _segments(raw)
+        segments = self._known_paths.get(raw)
+        if segments is None:
+            segments = _segments(raw)
+            if raw == b"/v1/decisions/" + segments[-1].encode() and segments[-1] in self.service.lanes:
+                self._known_paths[raw] = segments
+        call.segments = segments
         routes = self._routes(call.segments)
         route = routes.get(call.method)
         if route is None:
@@ -340,7 +346,10 @@ def _segments(raw: bytes) -> tuple[str, ...]:
 
 def _content_type(headers: Headers, taken: Sequence[str]) -> str:
     """Raises: InputError HR-1003."""
-    given = headers.get(b"content-type", b"").decode("latin-1")
+    raw = headers.get(b"content-type", b"")
+    if raw == _JSON and taken[0] == JSON and b"content-encoding" not in headers:
+        return JSON
+    given = raw.decode("latin-1")
     kind, _, parameters = given.partition(";")
     kind = kind.strip().lower()
     charset = parameters.replace(" ", "").replace('"', "").lower()

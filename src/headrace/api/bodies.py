@@ -12,11 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
-import pyarrow as pa
 
 from headrace.core.errors import InputError
-from headrace.log.define import Topic
-from headrace.schemas.batches import validate_batch
 
 T = TypeVar("T")
 Event = dict[str, object]
@@ -52,7 +49,7 @@ def events_of(body: bytes) -> list[Event]:
     for place, event in enumerate(events):
         if type(event) is not dict:
             raise _not_object(event, "the body" if events is not found else f"event {place}", row=place)
-    _check_count(len(events))
+    check_count(len(events))
     if not _surely_once(body, events):
         refuse_repeated_keys(body)
     return events
@@ -60,11 +57,11 @@ def events_of(body: bytes) -> list[Event]:
 
 def lines_of(body: bytes) -> list[Event]:
     """One JSON object a line; empty lines are left out. Raises: InputError HR-1005, HR-1006, with the line."""
+    check_count(body.count(b"\n"))  # before they are split: empty lines cost memory too
     events: list[Event] = []
     for number, line in enumerate(body.split(b"\n"), 1):
         if not line.strip():
             continue
-        _check_count(len(events) + 1)
         try:
             events.append(object_of(line))
         except InputError as error:
@@ -72,24 +69,6 @@ def lines_of(body: bytes) -> list[Event]:
             error.facts["row"] = len(events)
             raise
     return events
-
-
-def arrow_of(topic: Topic, body: bytes) -> pa.RecordBatch:
-    """An Arrow stream's rows as the topic's fields. Raises: InputError HR-1005, HR-1006, SchemaError with the row."""
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-            batches = []
-            for batch in reader:
-                batch.validate(full=True)
-                batches.append(batch)
-                _check_count(sum(b.num_rows for b in batches))
-            table = pa.Table.from_batches(batches, reader.schema)
-    except (pa.ArrowException, OSError, ValueError, IndexError, OverflowError, MemoryError) as error:
-        raise InputError("HR-1005", "the body is no Arrow stream", detail=_first_line(error)) from error
-    try:
-        return validate_batch(topic, table)
-    except (pa.ArrowException, ValueError, IndexError, OverflowError, UnicodeDecodeError) as error:
-        raise InputError("HR-1005", "the Arrow stream cannot be read", detail=_first_line(error)) from error
 
 
 def keys_of(body: bytes, keys_max: int) -> KeysBody:
@@ -117,7 +96,7 @@ def refuse_repeated_keys(body: bytes) -> None:
     try:
         json.loads(body, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:  # what the one reader takes and the other does not
-        raise InputError("HR-1005", "the body is not JSON", detail=_first_line(error)) from error
+        raise InputError("HR-1005", "the body is not JSON", detail=first_line(error)) from error
 
 
 def _surely_once(body: bytes, objects: Sequence[Event]) -> bool:
@@ -171,12 +150,14 @@ def _not_object(seen: object, what: str, row: int | None = None) -> InputError:
     )
 
 
-def _check_count(count: int) -> None:
+def check_count(count: int) -> None:
+    """Raises: InputError HR-1006 for more events than a call may bring."""
     if count > EVENTS_MAX:
         raise InputError(
             "HR-1006", "too many events in one call", detail=f"expected at most {EVENTS_MAX:,}", hint="send parts"
         )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -118,7 +118,9 @@ class Connection(HttpToolsProtocol):
             if age > limits.idle_seconds_max:
                 self.transport.close()
         elif cycle.more_body:
-            if age > limits.body_seconds_max:
+            if age > limits.body_seconds_max and cycle.response_complete:
+                self.transport.close()  # refused already: it goes on sending all the same
+            elif age > limits.body_seconds_max:
                 self.refuse(InputError("HR-1011", "the request's body took too long"))
         elif not cycle.response_complete and age > limits.answer_seconds_max:
             self.transport.abort()

@@ -23,6 +23,7 @@ from headrace.decisions.plan import Version
 from headrace.decisions.run import DecisionMade
 
 SWEEP_SECONDS = 0.005  # between two looks for requests whose budget ran out: a tenth of the usual budget
+FAILING_SECONDS = 10.0  # how long a batch that could not be computed makes a server not ready
 
 _logger = logging.getLogger(__name__)
 
@@ -77,13 +78,19 @@ class Lane:
         self._idle = False
         self._closing = False
         self._sweeping = False
-        self.failing = False  # the last batch could not be computed: the server is not ready
+        self._failed = -FAILING_SECONDS  # when a batch could not be computed, if no later one could
         self._thread = threading.Thread(target=self._run, name=f"headrace-lane-{name}", daemon=True)
         self._thread.start()
 
     @property
     def decides(self) -> Decides:
         return self._decides
+
+    @property
+    def failing(self) -> bool:
+        """The newest batch could not be computed, a moment ago. Only for a while: a server that gets no requests
+        because of it would never be well again."""
+        return time.monotonic() - self._failed < FAILING_SECONDS
 
     def waits(self) -> int:
         """How many wait now."""
@@ -178,10 +185,11 @@ class Lane:
             _logger.error("decision %s: %s", self.name, error, extra={"code": error.code})
             return [error] * len(requests)
         except Exception:
-            self.failing = True
+            self._failed = time.monotonic()
             _logger.exception("decision %s could not be computed", self.name)
             return [Undecided.FAILED] * len(requests)
-        self.failing = any(isinstance(one, StateError) for one in found)
+        failed = any(isinstance(one, StateError) for one in found)
+        self._failed = time.monotonic() if failed else -FAILING_SECONDS
         return [self._judged(one) for one in found]
 
     def _judged(self, one: DecisionMade | HeadraceError) -> Outcome:

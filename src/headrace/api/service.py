@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from headrace.api import answers, bodies
 from headrace.api.answers import DecisionAnswer
+from headrace.api.arrow import arrow_of
 from headrace.api.desk import Desk
 from headrace.api.lanes import Decides, Lane, Undecided
 from headrace.api.metrics import Metrics
@@ -208,7 +209,7 @@ class Service:
 
 def _batch(topic: Topic, body: bytes, content_type: str) -> pa.RecordBatch:
     if content_type == ARROW:
-        return bodies.arrow_of(topic, body)
+        return arrow_of(topic, body)
     events = bodies.lines_of(body) if content_type == NDJSON else bodies.events_of(body)
     batch, problems = validate_rows(topic, events)
     if problems:

@@ -18,6 +18,7 @@ from headrace.runtime.following import Following
 from headrace.runtime.project import Project
 
 LOOK_SECONDS = 0.5  # between two looks whether something else is in force
+CLOSE_SECONDS_MAX = 5.0  # a new version may read the log for longer than a stop can wait
 
 _logger = logging.getLogger(__name__)
 
@@ -37,9 +38,9 @@ class Successors:
         self._thread.start()
 
     def close(self) -> None:
-        """Returns when nothing is being made any more."""
+        """Returns when nothing is being made any more, or after a while: what is half made is of no use to anybody."""
         self._closing.set()
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS_MAX)
 
     def _run(self) -> None:
         while not self._closing.wait(LOOK_SECONDS):

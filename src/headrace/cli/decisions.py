@@ -11,11 +11,15 @@ import click
 
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.core.errors import InputError
-from headrace.core.times import iso
+from headrace.core.times import Instant, instant, iso
+from headrace.decisions.explain_words import page as explained_page
+from headrace.decisions.explain_words import words
 from headrace.decisions.replay import ReplayReport
 from headrace.decisions.run import DecisionMade
 from headrace.decisions.verify import ChainReport, Head
-from headrace.runtime.decided import verify_decisions
+from headrace.decisions.whatif import WhatIfReport
+from headrace.runtime.decided import verify_decisions, whatif
+from headrace.runtime.explained import EVENTS_MAX, explain_decision
 from headrace.runtime.project import open_project
 
 
@@ -54,7 +58,7 @@ def _show(made: DecisionMade, output: str) -> None:
 
 @click.group()
 def decisions() -> None:
-    """List recorded decisions, recompute them, verify them."""
+    """List recorded decisions, explain them, recompute them, verify them, try another policy on them."""
 
 
 @decisions.command("list")
@@ -140,6 +144,103 @@ def verify(folder: str, name: str, heads: Path | None, output: str) -> None:
         raise click.exceptions.Exit(1)
 
 
+@decisions.command()
+@click.argument("decision_id")
+@click.option("--page", type=click.Path(dir_okay=False, path_type=Path), help="Write it as an HTML page as well.")
+@click.option("--language", help="Of the reasons' texts; every one by default.")
+@click.option("--events", default=EVENTS_MAX, show_default=True, type=click.IntRange(0), help="Shown of each view.")
+@output_option
+@click.pass_obj
+def explain(folder: str, decision_id: str, page: Path | None, language: str | None, events: int, output: str) -> None:
+    """Explain a decision: request, events, values, contributions, rules, and whether it recomputes to the same bits.
+
+    The page is one file that needs no other. Values and events may be personal: keep it as you keep the log.
+    """
+    with open_project(folder) as project:
+        said = explain_decision(project, decision_id, events=events)
+    if page is not None:
+        page.write_text(explained_page(said), encoding="utf-8")
+    if output == "json":
+        emit_json(said)
+    else:
+        click.echo(words(said, language=language))
+
+
+@decisions.command("whatif")
+@click.argument("name")
+@click.option(
+    "--definitions",
+    "other",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder with other definitions; by default this project's own, as edited since.",
+)
+@click.option("--artifact", help="A model's content hash; by default its newest.")
+@click.option("--from", "begin", help="Requests at or after this instant (ISO 8601, with zone).")
+@click.option("--to", "end", help="Requests before this instant.")
+@click.option("--by", multiple=True, help="A field of the request to count by; may be given more than once.")
+@click.option("--limit", type=click.IntRange(1), help="Only the newest so many.")
+@output_option
+@click.pass_obj
+def decisions_whatif(
+    folder: str,
+    name: str,
+    other: Path | None,
+    artifact: str | None,
+    begin: str | None,
+    end: str | None,
+    by: tuple[str, ...],
+    limit: int | None,
+    output: str,
+) -> None:
+    """Decide recorded requests of NAME again by other definitions or another model, and say what changes.
+
+    A dry run: nothing is recorded. Every request is asked at its recorded point.
+    """
+    with open_project(folder) as project:
+        report = whatif(
+            project, name, folder=other, artifact=artifact, begin=_at(begin), end=_at(end), by=by, limit=limit
+        )
+    if output == "json":
+        emit_json(report)
+    else:
+        _show_whatif(report)
+
+
+def _at(text: str | None) -> Instant | None:
+    return None if text is None else instant(text)
+
+
+def _show_whatif(report: WhatIfReport) -> None:
+    share = f" ({report.changed / report.compared:.1%})" if report.compared else ""
+    click.echo(
+        f"compared {report.compared:,}: other outcome {report.changed:,}{share}, same outcome for other reasons "
+        f"{report.rereasoned:,}, other score {report.rescored:,}; requests gone {report.gone:,}; recorded by "
+        f"{report.from_versions} version set{'' if report.from_versions == 1 else 's'}"
+    )
+    click.echo("\nOutcomes")
+    emit_table(("was", "now", "decisions"), [(m.was, m.now, m.count) for m in report.outcomes])
+    click.echo("\nReasons")
+    emit_table(
+        ("code", "was", "now", "change"), [(r.code, r.was, r.now, f"{r.now - r.was:+,}") for r in report.reasons]
+    )
+    if report.segments:
+        click.echo("\nSegments")
+        emit_table(
+            ("field", "value", "decisions", "changed", "was", "now"),
+            [(s.field, s.value, s.compared, s.changed, _outcomes(s.was), _outcomes(s.now)) for s in report.segments],
+        )
+    if report.examples:
+        click.echo("\nExamples")
+        emit_table(
+            ("decision_id", "was", "now", "reasons before", "reasons now"),
+            [(e.decision_id, e.was, e.now, list(e.was_reasons), list(e.now_reasons)) for e in report.examples],
+        )
+
+
+def _outcomes(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+
+
 def _heads(path: Path) -> list[Head]:
     """Heads from what `verify` printed: its JSON, or the last line of its text."""
     text = path.read_text(encoding="utf-8").strip()
@@ -161,7 +262,8 @@ def _heads(path: Path) -> list[Head]:
 def _show_chain(report: ChainReport) -> None:
     click.echo(
         f"{'whole' if report.whole else 'NOT WHOLE'}: checked {report.checked:,}, broken {report.broken:,}, "
-        f"of before the chain {report.unchained:,}, requests gone {report.gone:,}, undecided {report.undecided:,}"
+        f"of before the chain {report.unchained:,}, requests gone {report.gone:,}, repeated {report.repeats:,}, "
+        f"undecided {report.undecided:,}"
     )
     for place in report.places:
         click.echo(f"  {place.partition} offset {place.offset}: {place.why}")

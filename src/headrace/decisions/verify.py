@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from headrace.core.codec import batch_to_rows, units
+from headrace.core.codec import batch_to_rows, physical_list, units
 from headrace.core.errors import LogError, SchemaError
 from headrace.core.points import IMPORTS_FROM
 from headrace.decisions import record as records
@@ -24,6 +24,7 @@ from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, VERDICT, Log, Pa
 
 BROKEN_MAX = 100  # places that are told; all are counted
 _BATCH = 4_096
+_REPEATED = (Verdict.DUPLICATE, Verdict.CONFLICT)
 _DECIDED = (Verdict.ACCEPTED, Verdict.LATE, Verdict.RESTAMPED)  # what a request may be judged
 # What reading a log may raise whose bytes were altered and whose checksums were made to fit.
 _UNREADABLE = (LogError, pa.ArrowException, ValueError, TypeError, OverflowError)
@@ -52,7 +53,8 @@ class Head:
 class ChainReport:
     """checked: records whose link and request hold. unchained: records of before there was a chain. broken: how many
     places do not hold; places: the first of them. gone: requests and known heads that retention took, of which only the
-    record or nothing is left. undecided: requests without a record behind the first that has one; where they stand
+    record or nothing is left. repeats: records of requests that the log took for a repetition of an earlier one, which
+    count for nothing. undecided: requests without a record behind the first that has one; where they stand
     behind the last one, their records may have been cut off, so that is a broken place too. heads: one a partition."""
 
     checked: int = 0
@@ -60,6 +62,7 @@ class ChainReport:
     broken: int = 0
     undecided: int = 0
     gone: int = 0
+    repeats: int = 0
     places: list[Broken] = field(default_factory=list)
     heads: list[Head] = field(default_factory=list)
 
@@ -138,6 +141,21 @@ class _Requests:
             times, verdicts = units(part.column(EVENT_TIME)).tolist(), part.column(VERDICT).to_pylist()
             rows = batch_to_rows(self.topic.schema, part)
             yield from zip(here, map(_Asked, times, verdicts, rows), strict=True)
+
+    def repeats(self, row: Row, offset: int) -> bool:
+        """Whether an earlier event has the id of this row. Cost: reading what is before it. Raises: as `Log.read`."""
+        assert self.held is not None, "the row lies in it"
+        assert self.topic.id is not None, "a request topic has an id: decisions/define.py sees to it"
+        own = row[self.topic.schema.names.index(self.topic.id)]
+        for batch in self._log.read(self.held.partition, self.start):
+            first = int(units(batch.column(OFFSET))[0])
+            ids, verdicts = physical_list(batch.column(self.topic.id)), batch.column(VERDICT).to_pylist()
+            for place, (id, verdict) in enumerate(zip(ids, verdicts, strict=True), first):
+                if place >= offset:
+                    return False
+                if id == own and verdict not in NOT_THE_EVENT:
+                    return True
+        return False
 
     def undecided(self) -> tuple[int, int, int]:
         """How many events have no record from the first decided one on; how many of them behind the last; where these
@@ -293,6 +311,8 @@ class _Check:
             for at, found in held.rows(places):
                 checked += 1
                 why = _unlike(found, said[asked[at]], held)
+                if not why and found.verdict in _REPEATED:
+                    self._report.repeats += 1
                 if why:
                     tell(asked[at], why)
         except _UNREADABLE as error:
@@ -345,6 +365,8 @@ def _unlike(found: _Asked, said: DecisionRecord, requests: _Requests) -> str:
         return f"{unlike}: the log's event time is another"
     restamped = found.verdict == Verdict.RESTAMPED
     by_retry = Flag.RETRIED in said.flags  # such a request may have been appended by another than the decider
+    if found.verdict in _REPEATED and requests.repeats(found.row, said.offset):
+        return ""
     if found.verdict not in _DECIDED or (not by_retry and restamped != (Flag.RESTAMPED in said.flags)):
         return f"{unlike}: the log's verdict is another"
     return ""

@@ -7,7 +7,6 @@ use, a feature state is made from its checkpoint and the log's tail when a view 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path

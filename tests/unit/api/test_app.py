@@ -284,6 +284,11 @@ def test_lines_that_are_no_objects_are_named(shop: Served) -> None:
     assert said["row"] == 1
 
 
+def test_more_lines_than_a_call_may_bring_are_refused(shop: Served) -> None:
+    said = shop.call("POST", EVENTS, b"\n" * 100_001, {"content-type": "application/x-ndjson"}).problem(400, "HR-1006")
+    assert "100,000" in said["detail"]
+
+
 @pytest.mark.parametrize("topic", ["headrace.audit", "headrace.catalog", "headrace.decisions.checkout", "nope"])
 def test_nobody_appends_to_internal_topics(shop: Served, topic: str) -> None:
     before = shop.ends()

@@ -351,6 +351,20 @@ def test_a_chain_that_retention_shortened_is_checked_from_its_first_record(log: 
     assert broken(check(log)) == [(f"{RECORDS}#1/0", 3)]
 
 
+def test_a_record_of_a_request_that_repeats_another_is_counted(log: Copied) -> None:
+    """Two deciders may race; the log then takes the second one's row for a repetition, with its record beside it. A row
+    that repeats nothing cannot be one."""
+    one = log.records()[-1]
+    request = log.requests()[int(one.row[OFFSET_FIELD] or 0)]
+    request.verdict = int(Verdict.DUPLICATE)
+    assert broken(check(log)) == [(f"{RECORDS}#1/0", len(log.records()) - 1)]
+    earlier = log.requests()[0]
+    earlier.row[0] = request.row[0]
+    report = check(log)
+    assert broken(report) == [(f"{RECORDS}#1/0", 0)] or report.repeats == 1  # the earlier one was itself decided
+    assert report.repeats == 1
+
+
 def test_records_of_before_the_chain_are_counted_and_the_first_link_stands_on_nothing(log: Copied) -> None:
     for one in log.records()[:4]:
         one.row[CHAIN] = one.row[REQUEST_HASH] = None
