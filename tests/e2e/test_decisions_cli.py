@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headrace.log.sqlite_entry import checksum
-from tests.e2e import shop
+from tests.e2e import lender, shop
 from tests.e2e.shop import Commands
 
 
@@ -75,3 +75,14 @@ def test_heads_of_an_earlier_verify_are_looked_for(headrace: Commands, tmp_path:
     kept.write_text("[1]", encoding="utf-8")
     status, _, err = headrace("decisions", "verify", "checkout", "--heads", kept)
     assert status == 1 and "HR-0717" in err
+
+
+@pytest.mark.parametrize("command", [("plan",), ("apply", "--yes"), ("decisions", "list", "guarded")])
+def test_an_input_that_nobody_mapped_is_found_before_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    definitions = lender.DEFINITIONS.replace(", not_a_reason=[activity.count_7d]", "")
+    commands = Commands(shop.make(tmp_path / "lender", definitions), capsys)
+    status, _, err = commands(*command)
+    assert status == 1 and "HR-0708" in err and "activity.count_7d" in err and "not_a_reason" in err
+    assert not (commands.folder / ".headrace" / "log" / "log.sqlite").exists()

@@ -133,6 +133,38 @@ def test_requests_in_one_write_are_answered_in_order(server: Serving) -> None:
     assert places == sorted(places)
 
 
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+
+
+@pytest.mark.parametrize("form", ["one write", "two writes", "chunked", "no body"])
+def test_an_offer_of_another_protocol_is_passed_over(server: Serving, form: str) -> None:
+    """Java's client offers HTTP/2 with its first request; the body must not get lost."""
+    body = json.dumps(order(f"h2c-{form}", 1)).encode()
+    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    head = HEAD + b"Headrace-Budget-Ms: 60000\r\n" + UPGRADE
+    sized = head + b"Content-Length: %d\r\n\r\n" % len(body)
+    match form:
+        case "one write":
+            answer = raw_answer(server.port, sized + body + last)
+        case "two writes":
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+                connection.sendall(sized)
+                time.sleep(0.1)
+                connection.sendall(body[:10])
+                time.sleep(0.1)
+                connection.sendall(body[10:] + last)
+                answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+        case "chunked":
+            pieces = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (5, body[:5], len(body) - 5, body[5:])
+            answer = raw_answer(server.port, head + b"Transfer-Encoding: chunked\r\n\r\n" + pieces + last)
+        case _:
+            get = b"GET /v1/features/activity/1 HTTP/1.1\r\nHost: localhost\r\n"
+            answer = raw_answer(server.port, get + UPGRADE + b"\r\n" + last)
+    assert answer.count(b"HTTP/1.1 200 OK") == 2, answer
+    assert b'"status":"ok"' in answer
+    assert (b'"request_id":"h2c-' in answer) == (form != "no body")
+
+
 def test_idle_connections_do_not_stand_in_the_way(server: Serving) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = IDLE + 300

@@ -52,12 +52,21 @@ class Row(msgspec.Struct, kw_only=True):
     missing: Mapping[str, str]
 
 
+class Place(msgspec.Struct, kw_only=True):
+    """A cut's next offset in one partition."""
+
+    topic: str
+    incarnation: int
+    partition: int
+    next: int
+
+
 class FeaturesAnswer(msgspec.Struct, kw_only=True):
     """The point (t, cut) at which all rows were asked."""
 
     view: str
     t: str
-    cut: Sequence[tuple[str, int, int, int]]
+    cut: Sequence[Place]
     rows: Sequence[Row]
 
 
@@ -181,7 +190,7 @@ def features_answer(
     for key, answer in zip(keys, answers, strict=True):
         values, missing = view_values(view, answer)
         rows.append(Row(key=key, values=values, missing=missing))
-    places = [(p.topic, p.incarnation, p.index, offset) for p, offset in cut]
+    places = [Place(topic=p.topic, incarnation=p.incarnation, partition=p.index, next=offset) for p, offset in cut]
     return FeaturesAnswer(view=view.name, t=iso(t), cut=places, rows=rows)
 
 

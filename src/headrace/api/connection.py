@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -42,6 +43,7 @@ class Connection(HttpToolsProtocol):
         self.in_head = False
         self.head_bytes = 0
         self.after_another = False
+        self.resuming = False
 
     @classmethod
     def with_settings(cls, given: Settings) -> type[Connection]:
@@ -53,26 +55,56 @@ class Connection(HttpToolsProtocol):
             self.refuse(StateError("HR-1008", "too many connections are open", retryable=True))
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         began = not self.in_head
         self.after_another = False
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._without_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
         if self.in_head:
             # Where a request ended in the same data, it is not known how much of it is this head: the rest counts.
             self.head_bytes += 1 if began and self.after_another else len(data)
             if self.head_bytes > self.settings.head_bytes_max:
                 self.refuse(self._head_too_large())
 
+    def _without_upgrade(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1 where another protocol was offered, as Java's client offers HTTP/2 with its first request.
+        The parser takes what follows for that protocol's, so the body is given to another parser."""
+        headers = dict(self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        chunked = b"transfer-encoding" in headers
+        if chunked or int(headers.get(b"content-length", b"0")):
+            framing = b"transfer-encoding: chunked" if chunked else b"content-length: " + headers[b"content-length"]
+            self.cycle.more_body = True
+            self.cycle.message_event.clear()
+            self.headers = []  # those of the request stay as they are
+            self.resuming = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+            self.resuming = False
+        if rest:
+            self.data_received(rest)
+
     def on_message_complete(self) -> None:
         self.after_another = True
         super().on_message_complete()
 
     def on_message_begin(self) -> None:
+        if self.resuming:
+            return
         self.since = self.loop.time()
         self.in_head = True
         self.head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if self.resuming:
+            return
         self.in_head = False
         size = len(self.url)
         for name, value in self.headers:

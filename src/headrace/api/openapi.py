@@ -27,10 +27,12 @@ def document(definitions: Definitions, decisions: Sequence[str]) -> Json:
     for name in decisions:
         decision = definitions.decision(name)
         schemas[f"{_pascal(name)}Request"] = event_schema(decision.request)
-        schemas[f"{_pascal(name)}Answer"] = _answer_schema(decision)
+        schemas[f"{_pascal(name)}Answer"] = _answer_schema(_id_schema(decision))
         paths[f"/v1/decisions/{name}"] = {"post": _decide(decision)}
     if decisions:
-        schemas["RecordedDecision"] = _answer_schema(None)
+        ids = [_id_schema(definitions.decision(name)) for name in decisions]
+        same = all(one == ids[0] for one in ids)
+        schemas["RecordedDecision"] = _answer_schema(ids[0] if same else {"type": ["integer", "string"]})
         paths["/v1/decisions/{decision_id}"] = {"get": _get_decision()}
     for view in definitions.views.values():
         title = _pascal(view.name)
@@ -45,6 +47,8 @@ def document(definitions: Definitions, decisions: Sequence[str]) -> Json:
     for topic in topics:
         schemas[f"{_pascal(topic.name)}Event"] = event_schema(topic)
         paths[f"/v1/topics/{topic.name}/events"] = {"post": _append(topic)}
+    if definitions.views:
+        schemas["Place"] = _PLACE
     if topics:
         schemas["Appended"] = _APPENDED
     return {
@@ -99,7 +103,7 @@ def type_schema(type: DataType, *, nullable: bool) -> Json:
         case Kind.BOOLEAN:
             made = {"type": "boolean"}
         case Kind.TIMESTAMP:
-            made = {"type": "string", "format": "date-time"}
+            made = {"type": "string", "format": "date-time", "description": "with a zone, at most microseconds"}
         case Kind.DURATION:
             made = {"type": "integer", "format": "int64", "description": "microseconds"}
         case Kind.DECIMAL:
@@ -244,12 +248,12 @@ def _parameter(name: str, place: str, schema: Json, description: str) -> Json:
 # --- schemas ---
 
 
-def _answer_schema(decision: Decision | None) -> Json:
-    """decision: None for a recorded decision of any name."""
-    if decision is None:
-        id_schema: Json = {"type": ["integer", "string"]}
-    else:
-        id_schema = type_schema(decision.request.schema[str(decision.request.id)].type, nullable=False)
+def _id_schema(decision: Decision) -> Json:
+    return type_schema(decision.request.schema[str(decision.request.id)].type, nullable=False)
+
+
+def _answer_schema(id_schema: Json) -> Json:
+    """id_schema: of the request's id."""
     text: Json = {"type": "string"}
     properties: Json = {
         "decision_id": {"type": ["string", "null"], "description": "null: this is the fallback, and no decision"},
@@ -294,11 +298,7 @@ def _features_schema(view: FeatureView) -> Json:
         "properties": {
             "view": {"type": "string"},
             "t": {"type": "string", "format": "date-time"},
-            "cut": {
-                "type": "array",
-                "items": {"type": "array"},
-                "description": "topic, incarnation, partition, next offset",
-            },
+            "cut": {"type": "array", "items": _ref("Place")},
             "rows": {"type": "array", "items": _ref(f"{_pascal(view.name)}Row")},
         },
         "required": ["view", "t", "cut", "rows"],
@@ -365,6 +365,17 @@ _PROBLEM: Json = {
         "facts": {"type": "object"},
     },
     "required": ["type", "title", "status", "code"],
+}
+_PLACE: Json = {
+    "type": "object",
+    "description": "A cut's next offset in one partition.",
+    "properties": {
+        "topic": {"type": "string"},
+        "incarnation": {"type": "integer", "format": "int64"},
+        "partition": {"type": "integer"},
+        "next": {"type": "integer", "format": "int64"},
+    },
+    "required": ["topic", "incarnation", "partition", "next"],
 }
 _APPENDED: Json = {
     "type": "object",

@@ -101,7 +101,7 @@ class Decision:
         put(self, "description", description)
         _check_request(self)
         _check_policy(self)
-        put(self, "reasons", tuple(_reasons(self, reasons or {})))
+        put(self, "reasons", tuple(_reasons(self, reasons or {}, not_a_reason)))
         put(self, "not_a_reason", tuple(_excluded(self, not_a_reason)))
         _check_reasons(self)
         put(self, "texts", () if texts is None else check_texts(name, texts, self.codes))
@@ -237,19 +237,22 @@ def _check_condition(decision: Decision, index: int, rule: Rule, condition: Expr
         )
 
 
-def _reasons(decision: Decision, given: Mapping[Meant, str]) -> Iterator[tuple[str, str]]:
+def _reasons(decision: Decision, given: Mapping[Meant, str], excluded: Sequence[Meant]) -> Iterator[tuple[str, str]]:
     """Each key must be something that can be a reason. A view stands for those of its features that have no code of
-    their own."""
+    their own and are not left out by themselves."""
+    alone = {text for text, named in meant(excluded) if not isinstance(named, FeatureView)}
     at_hand = _at_hand(decision)
     codes: dict[str, str] = {}
     whole: dict[str, str] = {}
     for key, code in given.items():
         check_code(code)
+        if isinstance(key, FeatureView) and any(key is each for each in excluded):
+            raise _both(decision, f"view {key.name!r}", code)
         for text, named in meant([key]):
             _check_at_hand(decision, text, at_hand, named, f"the reason for {code!r}")
             (whole if isinstance(named, FeatureView) else codes)[text] = code
     yield from codes.items()
-    yield from ((text, code) for text, code in whole.items() if text not in codes and text in at_hand)
+    yield from ((text, code) for text, code in whole.items() if text in at_hand and text not in {*codes, *alone})
 
 
 def _excluded(decision: Decision, given: Sequence[Meant]) -> Iterator[str]:
@@ -259,12 +262,16 @@ def _excluded(decision: Decision, given: Sequence[Meant]) -> Iterator[str]:
         if text not in at_hand or (isinstance(named, FeatureView) and text in codes):
             continue
         if text in codes:
-            raise DefinitionError(
-                "HR-0706",
-                f"decision {decision.name!r}: {text} is the reason for {codes[text]!r} and left out of the reasons",
-                hint="take it out of reasons or of not_a_reason",
-            )
+            raise _both(decision, text, codes[text])
         yield text
+
+
+def _both(decision: Decision, what: str, code: str) -> DefinitionError:
+    return DefinitionError(
+        "HR-0706",
+        f"decision {decision.name!r}: {what} is the reason for {code!r} and left out of the reasons",
+        hint="take it out of reasons or of not_a_reason",
+    )
 
 
 def _at_hand(decision: Decision) -> set[str]:

@@ -28,6 +28,7 @@ _REPEATED = (Verdict.DUPLICATE, Verdict.CONFLICT)
 _DECIDED = (Verdict.ACCEPTED, Verdict.LATE, Verdict.RESTAMPED)  # what a request may be judged
 # What reading a log may raise whose bytes were altered and whose checksums were made to fit.
 _UNREADABLE = (LogError, pa.ArrowException, ValueError, TypeError, OverflowError)
+NEVER = -(2**63)
 _RETAINED = "HR-0303"  # what the log says where retention took the rows meanwhile
 
 
@@ -79,8 +80,8 @@ class ChainReport:
 def verify(log: Log, decision: str, request: str, *, heads: Sequence[Head] = ()) -> ChainReport:
     """Check every record of a decision on a topic of requests, to the log's end as it is now.
 
-    heads: of an earlier check; each must still be there, unchanged. Cost: one read of the records, some 30 us each,
-    and two of their requests.
+    heads: of an earlier check; each must still be there, unchanged. Cost: one read of the records and two of
+    their requests, some 100 us a record.
     """
     report = ChainReport()
     states = {state.topic.name: state for state in log.topics()}
@@ -203,7 +204,7 @@ class _Check:
         self._wanted = wanted
         self._previous: str | None = None  # of the record before; None where there is none to be seen
         self._chained = False
-        self._available_at = 0
+        self._available_at = NEVER
 
     def partition(self, held: PartitionState) -> None:
         """held: as it was when the check began; what came since is left for the next one."""
@@ -226,6 +227,7 @@ class _Check:
         """Check the records of a batch; the head behind it, None where none of them has a link."""
         offsets, rows = units(batch.column(OFFSET)).tolist(), _rows(batch)
         times, stamps = units(batch.column(EVENT_TIME)).tolist(), units(batch.column(AVAILABLE_AT)).tolist()
+        verdicts = batch.column(VERDICT).to_pylist()
         wrong: dict[int, str] = {}
         said: dict[int, DecisionRecord] = {}
         head: Head | None = None
@@ -241,7 +243,7 @@ class _Check:
                 why = self._known_head(head) or why
             if offset != first + index:
                 why = why or f"the log says offset {offset} where {first + index} is next"
-            if stamps[index] < self._available_at or batch.column(VERDICT)[index].as_py() != Verdict.ACCEPTED:
+            if stamps[index] < self._available_at or verdicts[index] != Verdict.ACCEPTED:
                 why = why or "the log's own stamp of it is not one that a record gets"
             self._available_at = stamps[index]
             try:

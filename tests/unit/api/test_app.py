@@ -171,7 +171,7 @@ def test_many_keys_are_read_at_one_point(shop: Served) -> None:
     assert said["rows"][0]["values"]["count_1d"] == 3
     assert said["rows"][1]["values"]["count_1d"] == 0
     assert said["rows"][1]["missing"]["mean_amount_30d"] == "EMPTY"
-    assert {topic for topic, *_ in said["cut"]} == {"orders"}
+    assert {(place["topic"], place["partition"]) for place in said["cut"]} == {("orders", 0), ("orders", 1)}
     alone = shop.call("GET", "/v1/features/activity/501").json
     assert alone["rows"] == said["rows"][:1]
 

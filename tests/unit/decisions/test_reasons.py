@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
 
 import headrace as hr
+from headrace.core.aggregate import Reason
 from headrace.core.errors import DefinitionError
 from headrace.core.expr import Expr
 from headrace.decisions.define import Decision, Rule
-from headrace.decisions.plan import Decided, Outcome, Version
+from headrace.decisions.plan import Decided, Outcome, Standing, Version
 from headrace.decisions.reasons import MISSING_DATA, MODEL_SCORE, NO_EVENTS, TEXTS, leans
 from tests.unit.decisions.test_plan import ROW, VIEWS, FixedScores, answers
 from tests.unit.models.lender import activity, applications, fraud_model, merchant_risk
@@ -89,6 +91,9 @@ def test_a_derived_input_is_left_out_with_all_that_it_reads_or_by_itself() -> No
 def test_a_view_stands_for_those_of_its_features_that_have_no_code() -> None:
     decision = checkout(reasons={activity: "ACTIVITY", activity.count_1d: "RECENT", merchant_risk: "MERCHANT"})
     assert given(decision, ["customer_activity.count_1d", "customer_activity.count_7d"]) == ("RECENT", "ACTIVITY")
+    but_one = checkout(not_a_reason=[*LEFT_OUT, activity.count_7d])
+    assert given(but_one, ["customer_activity.count_7d", "customer_activity.count_1d"]) == ("ACTIVITY",)
+    assert given(but_one, ["customer_activity.count_7d"]) == (MODEL_SCORE,)
     left = checkout(reasons={activity.count_1d: "RECENT", merchant_risk: "M"}, not_a_reason=[*LEFT_OUT, activity])
     assert given(left, ["customer_activity.count_7d", "customer_activity.count_1d"]) == ("RECENT",)
 
@@ -100,6 +105,7 @@ def test_a_view_stands_for_those_of_its_features_that_have_no_code() -> None:
         {"not_a_reason": [*LEFT_OUT, applications.amount > 3]},
         {"reasons": {activity: "ACTIVITY", merchant_risk: "M", applications.amount: "AMOUNT"}},
         {"reasons": {activity: "not a code", merchant_risk: "M"}},
+        {"not_a_reason": [*LEFT_OUT, activity]},
     ],
 )
 def test_what_cannot_be_left_out_or_is_both_is_refused(changes: dict[str, object]) -> None:
@@ -359,3 +365,39 @@ def test_a_segment_that_cannot_be_is_refused(make: object, code: str) -> None:
 def test_a_views_segment_is_read() -> None:
     rule = hr.for_segment(merchant_risk.charged_back_rate_30d > 0.5, [hr.review(reason="RISKY")])
     assert checkout(model=None, reasons=None, not_a_reason=(), policy=[rule, hr.approve()]).views == ("merchant_risk",)
+
+
+def test_what_a_trace_says_is_what_was_decided() -> None:
+    """Every mix of segments, conditions and nulls: the rule that decides is the one whose standing says so, what stands
+    before it passed, what stands behind it was not asked."""
+    mean = activity.mean_amount_7d
+    asked = [
+        hr.decline_if(mean > 15, reason="A", on_empty="skip"),
+        hr.for_segment(
+            WEB, [hr.review_if(mean > 25, on_empty="apply"), hr.decline_if(activity.count_1d > 9, reason="B")]
+        ),
+        hr.for_segment(applications.trusted, [hr.approve()]),
+        hr.review_if(applications.amount / mean > 3, on_empty="decline", on_missing="apply"),
+    ]
+    seen = set()
+    for order in itertools.permutations(asked):
+        decision = checkout(model=None, reasons=None, not_a_reason=(), policy=[*order, hr.approve()])
+        version = Version(decision, VIEWS[:1], None)
+        for channel, trusted, count, (value, why) in itertools.product(
+            ("web", "shop", None),
+            (True, False, None),
+            (3, 10),
+            ((20.0, Reason.VALUE), (10.0, Reason.VALUE), (None, Reason.EMPTY), (None, Reason.MISSING)),
+        ):
+            given = row(channel, trusted), answers(count=count, mean=value, why=why)[:1]
+            _, found = version.decide(*given)
+            values, reasons, _ = version.weigh(*given)
+            standings = version.policy.trace(values, reasons)
+            passed = {Standing.FALSE, Standing.OUTSIDE, Standing.SKIPPED}
+            assert set(standings[: found.rule]) <= passed
+            assert standings[found.rule] in (Standing.HELD, Standing.NULL)
+            assert set(standings[found.rule + 1 :]) <= {Standing.NOT_ASKED}
+            null = found.reasons in ((MISSING_DATA,), (NO_EVENTS,))
+            assert (standings[found.rule] is Standing.NULL) == null
+            seen |= set(standings)
+    assert seen == set(Standing)
