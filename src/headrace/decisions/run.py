@@ -279,7 +279,8 @@ class Decider:
         for partition, computed in group.rows.items():
             rows, made = tuple([one.row for one in computed]), tuple([one.record for one in computed])
             appends.append(Append(partition=partition, rows=rows, request=True, at=at, begins=self._ends[partition]))
-            appends.append(Append(partition=self._records(partition), rows=made, begins=self._head(partition)[0]))
+            begins = self._head(partition)[0]
+            appends.append(Append(partition=self._records(partition), rows=made, at=at, begins=begins))
         try:
             appended = self._log.append(appends)
         except LogError as error:
@@ -475,7 +476,7 @@ class Decider:
         )
         place, (begins, previous) = self._records(partition), self._head(partition)
         row_made = records.linked(records.to_row(record), previous)
-        (appended,) = self._log.append([Append(partition=place, rows=(row_made,), begins=begins)])
+        (appended,) = self._log.append([Append(partition=place, rows=(row_made,), at=at, begins=begins)])
         self._known.learn_record(place, offset, appended.offset)
         self._heads[place] = appended.offset + 1, str(row_made[-1])
         return _made(record, self._id_of(row))

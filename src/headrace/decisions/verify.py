@@ -20,6 +20,7 @@ from headrace.decisions import record as records
 from headrace.decisions.chain import RequestHash, genesis, link, link_before, own_link
 from headrace.decisions.known import NOT_THE_EVENT
 from headrace.decisions.record import DecisionRecord, Flag, Row
+from headrace.log.define import Clock
 from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, VERDICT, Log, PartitionState, TopicState, Verdict
 
 BROKEN_MAX = 100  # places that are told; all are counted
@@ -94,7 +95,8 @@ def verify(log: Log, decision: str, request: str, *, heads: Sequence[Head] = ())
             del wanted[place]
             report.gone += 1
         requests = None if asked is None else _Requests(log, asked, held.partition.index)
-        _Check(log, decision, request, requests, report, wanted).partition(held)
+        simulated = made is not None and made.topic.clock is Clock.SIMULATED
+        _Check(log, decision, request, requests, report, wanted, simulated=simulated).partition(held)
     for head in wanted.values():
         report.tell(head.partition, head.offset, "the record of a known head is not there")
     return report
@@ -195,8 +197,12 @@ class _Check:
         requests: _Requests | None,
         report: ChainReport,
         wanted: dict[tuple[str, int], Head],
+        *,
+        simulated: bool,
     ) -> None:
+        """simulated: the clock of the record topic."""
         self._log = log
+        self._simulated = simulated
         self._decision = decision
         self._topic = topic
         self._requests = requests
@@ -243,14 +249,15 @@ class _Check:
                 why = self._known_head(head) or why
             if offset != first + index:
                 why = why or f"the log says offset {offset} where {first + index} is next"
-            if stamps[index] < self._available_at or verdicts[index] != Verdict.ACCEPTED:
+            if verdicts[index] != Verdict.ACCEPTED:
                 why = why or "the log's own stamp of it is not one that a record gets"
-            self._available_at = stamps[index]
             try:
                 said[offset] = records.from_row(row, self._topic)
+                why = why or self._stamp(said[offset], stamps[index])
                 why = why or self._own(said[offset], row, times[index])
             except SchemaError as error:
                 why = why or f"it does not read as a record: {error.detail}"
+            self._available_at = stamps[index]
             if why:
                 wrong[offset] = why
         self._requested(said, lambda offset, why: wrong.setdefault(offset, why))
@@ -276,6 +283,15 @@ class _Check:
     def _known_head(self, seen: Head) -> str:
         known = self._wanted.pop((seen.partition, seen.offset), None)
         return "" if known is None or known == seen else "its link is another than that of the known head"
+
+    def _stamp(self, record: DecisionRecord, available_at: int) -> str:
+        """A record comes when it is decided, by its topic's clock, and never before the one ahead of it."""
+        own = record.t if self._simulated else record.decided_at
+        exact = bool(record.chain) and (self._available_at != NEVER or self._held.start == 0)
+        expected = max(own, self._available_at) if exact else self._available_at
+        if available_at == expected or (not exact and available_at > expected):
+            return ""
+        return "the log's own stamp of it is not one that a record gets"
 
     def _own(self, said: DecisionRecord, row: Row, event_time: int) -> str:
         """What is wrong with a record by itself."""

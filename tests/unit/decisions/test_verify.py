@@ -102,7 +102,7 @@ def test_any_one_byte_of_a_record_is_found(source: Open, log: Copied) -> None:
     for seed in range(400):
         draw = random.Random(seed)
         index = draw.randrange(2)
-        place, field = draw.randrange(len(log.records(index))), draw.randrange(len(fields) + 2)
+        place, field = draw.randrange(len(log.records(index))), draw.randrange(len(fields) + 3)
         one = log.records(index)[place]
         kept = dataclasses.replace(one, row=list(one.row))
         if field < len(fields):
@@ -112,6 +112,8 @@ def test_any_one_byte_of_a_record_is_found(source: Open, log: Copied) -> None:
             seen.add(fields[field].name)
         elif field == len(fields):
             one.event_time ^= 1 << draw.randrange(50)
+        elif field == len(fields) + 1:
+            one.available_at ^= 1 << draw.randrange(50)
         else:
             one.verdict ^= 1 << draw.randrange(3)
         report = check(log)
