@@ -1,7 +1,7 @@
 """An open-loop load generator for HTTP/1.1, in a process of its own: requests leave when they are due, not when the one
 before was answered, and latency counts from the instant at which a request was due.
 
-    python bench/_load.py --port P --rate R --path /v1/... [--token T] [--connections N] < bodies.ndjson
+    python bench/_load.py --port P --rate R --path /v1/... [--token T] [--budget-ms B] < bodies.ndjson
 
 One JSON body a line; they leave in order, `rate` a second. Each connection has one request under way; a request that
 finds none free waits, and its wait is part of its latency. Answers are read, counted by status and kept with --answers.
@@ -128,10 +128,12 @@ def main() -> int:
     parser.add_argument("--path", required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--token")
+    parser.add_argument("--budget-ms", help="each request's Headrace-Budget-Ms; the decision's own without it")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--answers", type=Path, help="where each answer's body goes, a line each, in order")
     asked = parser.parse_args()
     allowed = f"Authorization: Bearer {asked.token}\r\n" if asked.token else ""
+    allowed += f"Headrace-Budget-Ms: {asked.budget_ms}\r\n" if asked.budget_ms else ""
     head = f"POST {asked.path} HTTP/1.1\r\nHost: {asked.host}\r\nContent-Type: application/json\r\n{allowed}"
     bodies = [line.strip() for line in sys.stdin.buffer if line.strip()]
     requests = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]

@@ -1,10 +1,11 @@
-"""Decisions in process: features, score, policy and a durable record, beside the disk's own sync; then recomputed.
+"""Decisions in process and over HTTP: features, score, policy and a durable record, beside the disk's own sync; then
+recomputed.
 
 The handbook example's `payment` decision, its boosted trees trained on a week of the log: history is imported, the
 transactions that follow are decided one by one, each durable before it is answered. Every one of them is then
 recomputed from the log. Requests come as a caller has them, as mappings with texts; the time is that of the whole call.
 The disk's sync is measured on the same disk, before and after. Where the handbook's data is not on the machine, its
-simulated log is used, which `simulated` says. Over HTTP and against peers nothing is measured here.
+simulated log is used, which `simulated` says. Against peers nothing is measured here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bench._http_load import http_figures, requests_needed
 from bench.bits import EXAMPLE, OPTIONS, find_data
 from bench.log import measure_sync
 from headrace.core.times import Instant
@@ -37,12 +39,13 @@ WARM = 200  # decisions before the first that is measured
 
 
 def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
-    """The figures of BENCH `decisions` that do not need HTTP. Uses some 300 MB of the folder for temporary files."""
+    """The figures of BENCH `decisions`. Uses some 500 MB of the folder for temporary files."""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-decisions-") as made:
         folder = Path(made)
         data, simulated = find_data(folder)
         trained, days = (QUICK_TRAINED_DAYS, QUICK_HISTORY_DAYS) if quick else (TRAINED_DAYS, HISTORY_DAYS)
-        history, requests = split(folder, pq.read_table(data), days, WARM + (1_000 if quick else 10_000))
+        own = WARM + (1_000 if quick else 10_000)
+        history, requests = split(folder, pq.read_table(data), days, own + requests_needed(quick=quick))
         syncs = 500 if quick else 3_000
         before = measure_sync(folder, syncs)
         project_folder = folder / "project"
@@ -53,7 +56,9 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
             project.import_file("transactions", history, options=OPTIONS)
             score_us = train_and_score(project, first_day(history), trained, days, rows=2_000 if quick else 20_000)
             decider = project.decider(DECISION)
-            spent = [_spent(lambda one=one: decider.decide(one)) for one in requests][WARM:]
+            spent = [_spent(lambda one=one: decider.decide(one)) for one in requests[:own]][WARM:]
+        http = http_figures(project_folder, requests[own:], quick=quick)
+        with open_project(project_folder) as project:
             report = project.replay_decisions(DECISION)
         after = measure_sync(folder, syncs)
     return {
@@ -63,6 +68,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
             "in_process_p50_ms": float(np.percentile(spent, 50)) * 1e3,
             "in_process_p99_ms": float(np.percentile(spent, 99)) * 1e3,
             "score_p99_us": score_us,
+            **http,
             "decided": len(requests),
             "replayed": report.compared,
             "mismatched": report.mismatched,

@@ -9,15 +9,10 @@ and all is replayed from the log.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import random
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -26,12 +21,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from bench._server import Server
 from bench.bits import EXAMPLE, OPTIONS, find_data, simulated_data
 from bench.decisions import DECISION, first_day, split, train_and_score
 from headrace.runtime.decided import verify_decisions
 from headrace.runtime.project import open_project
 
-HEADRACE = (sys.executable, "-c", "import sys; from headrace.cli.main import main; sys.exit(main())")
 KILLS, KILLS_QUICK = 20, 3
 CLIENTS = 12
 SIMULATED_MAX = 40_000  # requests that the simulated log has for sure
@@ -81,56 +76,6 @@ def prepare(folder: Path, count: int) -> tuple[Path, list[dict[str, object]]]:
         project.import_file("transactions", history, options=OPTIONS)
         train_and_score(project, first_day(history), TRAINED_DAYS, HISTORY_DAYS, rows=100)
     return project_folder, requests
-
-
-class Server:
-    """`headrace serve` of a folder, in a process of its own."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder = folder
-        self.options = options
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Returns when it is ready."""
-        command = [*HEADRACE, "--project", str(self.folder), "serve", "--port", str(self.port)]
-        self._process = subprocess.Popen([*command, *self.options], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"the server ended with status {self._process.returncode}")
-            with contextlib.suppress(OSError):
-                if get(self.port, "/readyz")[0] == 200:
-                    return
-            time.sleep(0.02)
-        raise RuntimeError("the server was not ready in 120 s")
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def stop(self) -> int:
-        """In order; its exit status."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait(timeout=60)
-        self._process = None
-        return status
-
-
-def get(port: int, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 class Crowd:

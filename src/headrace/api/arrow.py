@@ -17,7 +17,18 @@ from headrace.log.define import Topic
 from headrace.schemas.batches import validate_batch
 
 BATCHES_MAX = 10_000  # of one stream: each costs some 20 us, however few rows it has
-_BROKEN = (pa.ArrowException, OSError, ValueError, IndexError, OverflowError, MemoryError, struct.error, EOFError)
+# What Arrow raises for bytes that are no stream, and Python for values that no writer makes.
+_BROKEN = (
+    pa.ArrowException,
+    ArithmeticError,
+    EOFError,
+    IndexError,
+    MemoryError,
+    OSError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 # The places of Arrow's Message.fbs.
 _HEADER_TYPE, _HEADER, _RECORD_BATCH, _COMPRESSION = 1, 2, 3, 3
 
@@ -32,30 +43,34 @@ def arrow_of(topic: Topic, body: bytes) -> pa.RecordBatch:
 
 
 def _read(body: bytes) -> pa.Table:
-    schema = None
-    for place, message in enumerate(pa.ipc.MessageReader.open_stream(pa.py_buffer(body))):
-        if place > BATCHES_MAX:
-            raise InputError("HR-1006", "too many batches in one stream", detail=f"expected at most {BATCHES_MAX:,}")
-        if schema is None:
-            schema = pa.ipc.read_schema(message)
-            for field in schema:
-                if not _plain(field.type):
-                    raise InputError(
-                        "HR-1006",
-                        f"column {field.name!r} is {field.type}",
-                        detail="expected a plain column",
-                        field=field.name,
-                    )
-        elif _is_compressed(memoryview(message.metadata)):
-            raise InputError("HR-1006", "the Arrow stream is compressed", detail="expected plain buffers")
-    batches, rows = [], 0
-    with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+    buffer = pa.py_buffer(body)
+    with pa.ipc.open_stream(buffer) as reader:
+        # From the stream and not from its first message: Arrow proves the one, and trusts the other.
+        for field in reader.schema:
+            if not _plain(field.type):
+                raise InputError(
+                    "HR-1006",
+                    f"column {field.name!r} is {field.type}",
+                    detail="expected a plain column",
+                    field=field.name,
+                )
+        _refuse_compressed(buffer)
+        batches, rows = [], 0
         for batch in reader:
             batches.append(batch)
             rows += batch.num_rows
             check_count(rows)
             batch.validate(full=True)
         return pa.Table.from_batches(batches, reader.schema)
+
+
+def _refuse_compressed(buffer: pa.Buffer) -> None:
+    """Raises: InputError HR-1006 where a batch is compressed, or there are too many."""
+    for place, message in enumerate(pa.ipc.MessageReader.open_stream(buffer)):
+        if place > BATCHES_MAX:
+            raise InputError("HR-1006", "too many batches in one stream", detail=f"expected at most {BATCHES_MAX:,}")
+        if place and _is_compressed(memoryview(message.metadata)):
+            raise InputError("HR-1006", "the Arrow stream is compressed", detail="expected plain buffers")
 
 
 def _plain(type: pa.DataType) -> bool:
