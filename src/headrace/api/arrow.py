@@ -74,16 +74,25 @@ def _refuse_compressed(buffer: pa.Buffer) -> None:
 
 
 def _plain(type: pa.DataType) -> bool:
-    """A type whose values lie in the body, each once."""
-    return (
-        pa.types.is_primitive(type)
-        or pa.types.is_decimal128(type)
-        or pa.types.is_string(type)
-        or pa.types.is_large_string(type)
-        or pa.types.is_binary(type)
-        or pa.types.is_large_binary(type)
-        or pa.types.is_null(type)
-    )
+    """A type whose values lie in the body, each once. A decimal's scale is looked at, as Arrow computes with whatever
+    stands there."""
+    if pa.types.is_decimal128(type):
+        return 0 <= type.scale <= type.precision
+    return any(is_kind(type) for is_kind in _PLAIN)
+
+
+_PLAIN = (
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_timestamp,
+    pa.types.is_duration,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_null,
+)
 
 
 def _is_compressed(metadata: memoryview) -> bool:

@@ -71,23 +71,26 @@ class FolderModelStore(ModelStore):
             )
         return artifact
 
-    def list(self) -> Sequence[Stored]:
+    def ids(self) -> frozenset[str]:
+        """The artifacts that are there, unread: whether anything came since."""
         files = self._folder.glob(f"*{_SUFFIX}") if self._folder.is_dir() else ()
+        return frozenset(file.stem for file in files if _ID.fullmatch(file.stem))
+
+    def list(self) -> Sequence[Stored]:
         found = []
-        for file in files:
-            if _ID.fullmatch(file.stem):
-                artifact, held = self.get(file.stem), file.stat()
-                found.append(
-                    Stored(
-                        id=artifact.id,
-                        model=artifact.model,
-                        fingerprint=artifact.fingerprint,
-                        method=artifact.method,
-                        training_set=artifact.training_set,
-                        size_bytes=held.st_size,
-                        stored_at=Instant(held.st_mtime_ns // 1_000),
-                    )
+        for id in self.ids():
+            artifact, held = self.get(id), self._place(id).stat()
+            found.append(
+                Stored(
+                    id=artifact.id,
+                    model=artifact.model,
+                    fingerprint=artifact.fingerprint,
+                    method=artifact.method,
+                    training_set=artifact.training_set,
+                    size_bytes=held.st_size,
+                    stored_at=Instant(held.st_mtime_ns // 1_000),
                 )
+            )
         return sorted(found, key=lambda stored: (stored.model, stored.stored_at, stored.id))
 
     def _place(self, id: str) -> Path:

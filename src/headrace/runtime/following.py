@@ -16,7 +16,7 @@ from headrace.decisions.run import Decider
 from headrace.runtime.catalog_store import TOPIC
 from headrace.runtime.project import Project
 
-Mark = tuple[int, tuple[str, ...]]  # the catalog's end; the artifacts there are
+Mark = tuple[int, frozenset[str]]  # the catalog's end; the artifacts there are
 
 
 class Following:
@@ -58,4 +58,4 @@ class Following:
     def _mark(self) -> Mark:
         states = (state for state in self.project.log.topics() if state.topic.name == TOPIC.name)
         end = next((state.partitions[0].end for state in states), 0)
-        return end, tuple(stored.id for stored in self.project.models.list())
+        return end, self.project.models.ids()

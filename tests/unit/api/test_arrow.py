@@ -9,6 +9,7 @@ import headrace as hr
 from headrace.api.arrow import BATCHES_MAX, arrow_of
 from headrace.api.bodies import EVENTS_MAX
 from headrace.core.errors import InputError
+from headrace.testing.http_bodies import broken_bytes
 
 VISITS = hr.Topic("visits", key="page", fields={"page": hr.string, "count": hr.int64, "amount": hr.decimal(8, 2)})
 LARGE = "x" * 100_000
@@ -53,6 +54,7 @@ def test_compressed_buffers_are_refused_unread(compression: str) -> None:
         pa.RunEndEncodedArray.from_arrays([1_000], [LARGE]),
         pa.array([["a"], ["b"]]),
         pa.array([{"a": 1}]),
+        pa.array([None], pa.decimal128(8, 60)),  # Arrow's cast of such a scale reads memory that is not its own
     ],
 )
 def test_columns_that_stand_for_more_than_they_hold_are_refused(pages: pa.Array) -> None:
@@ -77,3 +79,22 @@ def test_more_batches_than_a_stream_may_have_are_refused() -> None:
 def test_what_is_no_stream_is_refused(body: bytes) -> None:
     with pytest.raises(InputError):
         arrow_of(VISITS, body)
+
+
+def test_broken_streams_are_refused_or_taken_whole() -> None:
+    """Of columns of each kind. A first message that is no schema, and a decimal of a scale that no writer makes, once
+    ended the process."""
+    table = pa.table(
+        {
+            "page": pa.array([b"a", b"b", b"c"], pa.large_binary()),
+            "count": pa.array([1, None, 3], pa.int16()),
+            "amount": pa.array([None, "1.50", "-2"]).cast(pa.decimal128(8, 2)),
+        }
+    )
+    taken = 0
+    for body in broken_bytes(stream(table), seed=5, count=3_000):
+        try:
+            taken += arrow_of(VISITS, body).num_rows <= 3
+        except InputError as refused:
+            assert refused.message
+    assert 0 < taken < 1_500
