@@ -118,14 +118,13 @@ def with_late(table: pa.Table) -> pa.Table:
 
 def features(views: tuple[View, View], table: pa.Table, threads: int) -> list[pa.Array]:
     """The columns of NAMES."""
-    customers, terminals = (replayed(view, table, threads).columns for view in views)
-    order = ("customer_count", "customer_mean"), ("terminal_count", "terminal_rate")
-    found = {
-        f"{name}_{days}d": columns[2 * place + which]
-        for names, columns in zip(order, (customers, terminals), strict=True)
-        for place, days in enumerate(DAYS)
-        for which, name in enumerate(names)
-    }
+    customers, terminals = (replayed(view, table, threads) for view in views)
+    found: dict[str, pa.Array] = {}
+    for days in DAYS:
+        found[f"customer_count_{days}d"] = customers[f"count_{days}d"]
+        found[f"customer_mean_{days}d"] = customers[f"mean_tx_amount_{days}d"]
+        found[f"terminal_count_{days}d"] = terminals[f"count_{days}d"]
+        found[f"terminal_rate_{days}d"] = terminals[f"tx_fraud_rate_{days}d"]
     return [found[name] for name in NAMES]
 
 
