@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -37,8 +38,10 @@ def backup(folder: str, to: Path) -> None:
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.pass_obj
 def restore(folder: str, source: Path) -> None:
-    """Put the backup SOURCE in place; refuses where a log is."""
-    click.echo(backups.restore(source, _log(folder)))
+    """Put the backup SOURCE in place; refuses where a log is. Checkpoints go: they know of events that it may lack."""
+    log = _log(folder)
+    click.echo(backups.restore(source, log))
+    shutil.rmtree(log.parent / "checkpoints", ignore_errors=True)
 
 
 @click.command()

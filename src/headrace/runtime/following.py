@@ -48,6 +48,8 @@ class Following:
             )
         made: dict[str, Decider] = {}
         for name, version in serving.items():
+            if name not in fresh.definitions.decisions:
+                continue  # no longer declared: what serves it goes on until the process ends
             if fresh.version(name).text == version.text:
                 fresh.keep(name, self.project)
             else:

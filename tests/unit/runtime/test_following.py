@@ -56,6 +56,18 @@ def test_what_was_applied_is_served_and_what_was_not_is_refused(tmp_path: Path) 
         assert list(following.successors(serving)) == ["checkout"]
 
 
+def test_a_decision_that_is_gone_holds_up_no_other(tmp_path: Path) -> None:
+    second = shop.DEFINITIONS + 'other = hr.Decision("other", request=orders, policy=[hr.approve()])\n'
+    shop.make(tmp_path, second)
+    with open_project(tmp_path) as project:
+        project.apply()
+        serving = {name: project.decider(name).version for name in ("checkout", "other")}
+        following = Following(project)
+        declare(tmp_path, LIMITS[1])
+        project.renewed().apply()
+        assert list(following.successors(serving)) == ["checkout"]
+
+
 def test_versions_change_while_another_thread_decides(tmp_path: Path) -> None:
     """One thread decides without a pause, another switches twelve times between two versions."""
     with opened(tmp_path) as project:
