@@ -56,6 +56,11 @@ def _importable(folder: Path) -> Iterator[None]:
     names = [name for name in sys.modules if name == "definitions" or name.startswith("definitions.")]
     for name in names:
         del sys.modules[name]
+    many = folder / "definitions"
+    if many.is_dir() and not (folder / "definitions.py").is_file() and not (many / "__init__.py").is_file():
+        # A folder alone would give way to a definitions.py anywhere else on the path.
+        package = sys.modules["definitions"] = ModuleType("definitions")
+        package.__path__ = [str(many)]
     sys.path.insert(0, root)
     importlib.invalidate_caches()
     try:

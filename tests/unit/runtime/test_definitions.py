@@ -132,7 +132,11 @@ def test_a_file_that_does_not_load_names_its_line(tmp_path: Path) -> None:
     assert seen.value.detail == f"at definitions.py:{SHOP.count(chr(10)) + 2}: wrong = nothing_of_that_name"
 
 
-def test_a_folder_of_definitions_shares_its_objects(tmp_path: Path) -> None:
+def test_a_folder_of_definitions_shares_its_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"  # another project on the path, as the working directory is in a notebook
+    elsewhere.mkdir()
+    (elsewhere / "definitions.py").write_text(SHOP, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(elsewhere))
     folder = tmp_path / "definitions"
     folder.mkdir()
     (folder / "orders.py").write_text(SHOP, encoding="utf-8")
