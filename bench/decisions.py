@@ -60,6 +60,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
         http = http_figures(project_folder, requests[own:], quick=quick)
         with open_project(project_folder) as project:
             report = project.replay_decisions(DECISION)
+            recorded = sum(1 for _ in project.records(DECISION))
         after = measure_sync(folder, syncs)
     return {
         "figures": {
@@ -69,7 +70,8 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
             "in_process_p99_ms": float(np.percentile(spent, 99)) * 1e3,
             "score_p99_us": score_us,
             **http,
-            "decided": len(requests),
+            "decided": recorded,
+            "fallbacks": len(requests) - recorded,  # answered after the budget, without a decision
             "replayed": report.compared,
             "mismatched": report.mismatched,
             "simulated": int(simulated),

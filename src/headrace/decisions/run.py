@@ -100,7 +100,7 @@ class DecisionMade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Computed:
-    """A decision that is not durable yet. ends: its partition's running maximum with it."""
+    """A decision that is not durable yet. maximum: its partition's running one, with it."""
 
     partition: Partition
     id: Id
@@ -117,7 +117,6 @@ class _Group:
 
     answers: list[_Computed | HeadraceError] = field(default_factory=list)
     rows: dict[Partition, list[_Computed]] = field(default_factory=dict)
-    links: dict[Partition, str] = field(default_factory=dict)
     ids: set[tuple[Partition, Id]] = field(default_factory=set)
     touched: set[Hashable] = field(default_factory=set)
 
@@ -257,8 +256,7 @@ class Decider:
         if self._clock.now() - at > self.version.decision.budget.micros:
             flags = (*flags, Flag.OVER_BUDGET)
         record = self._record(partition, offset, id, t, at, answers, points, score, decided, flags, self._hash(row))
-        record = records.linked(record, group.links.get(partition) or self._head(partition)[1])
-        group.links[partition] = str(record[-1])
+        record = records.linked(record, str(before[-1].record[-1]) if before else self._head(partition)[1])
         made = DecisionMade(
             decision_id=str(record[0]),
             request_id=id,
