@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headrace.core.schema import int64 as int64
     from headrace.core.schema import string as string
     from headrace.core.schema import timestamp as timestamp
+    from headrace.decisions.define import Challenger as Challenger
     from headrace.decisions.define import Decision as Decision
     from headrace.decisions.define import approve as approve
     from headrace.decisions.define import approve_if as approve_if
@@ -68,6 +69,7 @@ __version__ = "0.1.0"
 # Public name -> (module, name there where it differs). A public name must not be that of a slice: the import system
 # sets `headrace.log` to the module as soon as anything imports it, so the natural logarithm is `hr.ln`.
 _NAMES: dict[str, str | tuple[str, str]] = {
+    "Challenger": "headrace.decisions.define",
     "Decision": "headrace.decisions.define",
     "FeatureView": "headrace.features.define",
     "Label": "headrace.features.define",

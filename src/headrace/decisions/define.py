@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.core.errors import DefinitionError
-from headrace.core.expr import Expr, Source, describe, references
+from headrace.core.expr import Expr, Reference, Source, describe, references
 from headrace.core.times import Duration
 from headrace.decisions.reasons import (
     DEADLINE,
@@ -54,21 +54,24 @@ BUDGET = Duration.parse("50ms")
 class Decision:
     """What is decided for each request of a topic.
 
-    reasons: a model input, a feature or a view -> the code that is given when it raised the score. not_a_reason: inputs
-    and features that are left out on purpose; of a model that gives reasons every input is the one or the other.
-    texts: code -> language -> what it says. budget: the time that a decision may take; a record of one that took longer
-    says so. fallback: the outcome that a server answers, with the reason DEADLINE or UNAVAILABLE, where it could not
-    decide within the budget; such an answer is no decision and is not recorded. Raises:
-    DefinitionError HR-0701 to HR-0709, LeakError HR-0201, MaturityError HR-0202.
+    models: several that score each request, read by the rules as `fraud.score`; model: the only one, read as
+    `hr.score`. reasons: a model input, a feature or a view -> the code that is given when it raised the score.
+    not_a_reason: inputs and features that are left out on purpose; of a model that gives reasons every input is the one
+    or the other. texts: code -> language -> what it says. challengers: other decisions of the same requests, tried
+    beside this one (`Challenger`). budget: the time that a decision may take; a record of one that took longer says so.
+    fallback: the outcome that a server answers, with the reason DEADLINE or UNAVAILABLE, where it could not decide
+    within the budget; such an answer is no decision and is not recorded. Raises: DefinitionError HR-0701 to HR-0709,
+    HR-0718, LeakError HR-0201, MaturityError HR-0202.
     """
 
     name: str
     request: Topic
-    model: Model | None
+    models: tuple[Model, ...]
     policy: tuple[Rule, ...]
     reasons: tuple[tuple[str, str], ...]  # (the canonical text of the expression, code)
     not_a_reason: tuple[str, ...]  # canonical texts
     texts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # (code, ((language, text), ...))
+    challengers: tuple[Challenger, ...]
     budget: Duration
     fallback: Outcome
     description: str
@@ -80,9 +83,11 @@ class Decision:
         request: Topic,
         policy: Sequence[Rules],
         model: Model | None = None,
+        models: Sequence[Model] = (),
         reasons: Mapping[Meant, str] | None = None,
         not_a_reason: Sequence[Meant] = (),
         texts: Texts | None = None,
+        challengers: Sequence[Challenger] = (),
         budget: str | Duration = BUDGET,
         fallback: str | Outcome = Outcome.REVIEW,
         description: str = "",
@@ -94,7 +99,7 @@ class Decision:
         put = object.__setattr__
         put(self, "name", name)
         put(self, "request", request)
-        put(self, "model", model)
+        put(self, "models", _models(name, model, models))
         put(self, "policy", tuple(flat(policy)))
         put(self, "budget", Duration.parse(budget))
         put(self, "fallback", _fallback(name, fallback))
@@ -105,12 +110,33 @@ class Decision:
         put(self, "not_a_reason", tuple(_excluded(self, not_a_reason)))
         _check_reasons(self)
         put(self, "texts", () if texts is None else check_texts(name, texts, self.codes))
+        put(self, "challengers", tuple(challengers))
+        _check_challengers(self)
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The names of the views that the model and the rules read, in order of first use."""
+        """The names of the views that the models and the rules read, in order of first use; its challengers' behind
+        them."""
+        ours = [view for model in self.models for view in model.views]
         own = view_names(condition for rule in self.policy for condition in rule.conditions)
-        return tuple(dict.fromkeys((*(self.model.views if self.model is not None else ()), *own)))
+        theirs = [view for one in self.challengers for view in one.decision.views]
+        return tuple(dict.fromkeys((*ours, *own, *theirs)))
+
+    @property
+    def scored(self) -> tuple[Model, ...]:
+        """Every model that scores a request: its own, and its challengers' behind them, each once."""
+        own, theirs = self.models, (model for one in self.challengers for model in one.decision.models)
+        return tuple({model.name: model for model in (*own, *theirs)}.values())
+
+    def told_by(self, rule: Rule) -> Model | None:
+        """The model whose reasons a rule of this decision gives; None where it gives none."""
+        if not rule.from_model:
+            return None
+        if len(self.models) == 1:
+            return self.models[0]
+        read = {r.owner for r in rule.reads if r.source is Source.SCORE}
+        found = [model for model in self.models if model.name in read]
+        return found[0] if len(found) == 1 else None
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -139,7 +165,7 @@ class Decision:
             "kind": "decision",
             "name": self.name,
             "request": self.request.name,
-            "model": None if self.model is None else self.model.name,
+            "model": self.models[0].name if len(self.models) == 1 else None,
             "policy": [rule.meaning() for rule in self.policy],
             "reasons": [list(pair) for pair in self.reasons],
             "budget": self.budget.micros,
@@ -147,7 +173,74 @@ class Decision:
             # are no part of it: what is decided, and for which reasons, is the same in other words.
             **({"not_a_reason": list(self.not_a_reason)} if self.not_a_reason else {}),
             **({} if self.fallback is Outcome.REVIEW else {"fallback": self.fallback.value}),
+            **({"models": [model.name for model in self.models]} if len(self.models) > 1 else {}),
+            **({"challengers": [[c.decision.name, c.share] for c in self.challengers]} if self.challengers else {}),
         }
+
+
+@dataclass(frozen=True, slots=True, init=False, eq=False)
+class Challenger:
+    """Another decision of the same requests, made at the same point, beside the one that names it.
+
+    share: of the requests' keys, those for which it gives the answer, above 0 and at most 1; the same keys every time,
+    and a larger share takes in the keys of a smaller one. 0: it gives none, it is a shadow. Whoever does not give the
+    answer is recorded beside it. Of a challenger count its models, policy and reasons; the budget and the fallback are
+    those of the decision that names it. Raises: DefinitionError HR-0718.
+    """
+
+    decision: Decision
+    share: float
+
+    def __init__(self, decision: Decision, *, share: float = 0.0) -> None:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise DefinitionError(
+                "HR-0718",
+                f"challenger {decision.name!r}: share={share!r}",
+                detail="expected the part of the keys that it decides, from 0 (none) to 1 (all)",
+            )
+        object.__setattr__(self, "decision", decision)
+        object.__setattr__(self, "share", float(share))
+
+
+def explaining(decision: Decision) -> tuple[Model, ...]:
+    """The models that some rule of it, or of its challengers, gives reasons from."""
+    all = (decision, *(one.decision for one in decision.challengers))
+    told = (model for one in all for rule in one.policy if (model := one.told_by(rule)) is not None)
+    return tuple({model.name: model for model in told}.values())
+
+
+def _models(name: str, model: Model | None, models: Sequence[Model]) -> tuple[Model, ...]:
+    if model is not None and models:
+        raise DefinitionError("HR-0705", f"decision {name!r} has model= and models=", hint="name all of them in models")
+    given = (model,) if model is not None else tuple(models)
+    if len({one.name for one in given}) < len(given):
+        raise DefinitionError("HR-0705", f"decision {name!r} names a model twice", hint="name each once")
+    return given
+
+
+def _check_challengers(decision: Decision) -> None:
+    seen: set[str] = {decision.name}
+    for one in decision.challengers:
+        other = one.decision
+        if other.name in seen:
+            raise DefinitionError("HR-0718", f"decision {decision.name!r}: {other.name!r} cannot challenge it twice")
+        seen.add(other.name)
+        if other.request is not decision.request:
+            raise DefinitionError(
+                "HR-0718",
+                f"decision {decision.name!r}: challenger {other.name!r} decides other requests",
+                detail=f"expected topic {decision.request.name!r}, seen {other.request.name!r}",
+            )
+        if other.challengers:
+            raise DefinitionError(
+                "HR-0718", f"decision {decision.name!r}: challenger {other.name!r} has challengers of its own"
+            )
+    if sum(one.share for one in decision.challengers) > 1:
+        raise DefinitionError(
+            "HR-0718",
+            f"decision {decision.name!r}: its challengers' shares are more than 1 together",
+            detail=", ".join(f"{one.decision.name} {one.share}" for one in decision.challengers),
+        )
 
 
 def _fallback(name: str, said: str | Outcome) -> Outcome:
@@ -173,14 +266,15 @@ def _check_request(decision: Decision) -> None:
         raise DefinitionError(
             "HR-0707", f"decision {decision.name!r}: budget {decision.budget}", detail="expected above 0"
         )
-    if decision.model is not None and decision.model.topic != topic.name:
-        raise DefinitionError(
-            "HR-0705",
-            f"decision {decision.name!r}: model {decision.model.name!r} scores topic {decision.model.topic!r}",
-            detail=f"expected a model of the request's topic, {topic.name!r}",
-        )
-    for one in () if decision.model is None else decision.model.inputs:
-        check_declared(f"decision {decision.name!r}: input {one.name!r}", one.expr, topic)
+    for model in decision.models:
+        if model.topic != topic.name:
+            raise DefinitionError(
+                "HR-0705",
+                f"decision {decision.name!r}: model {model.name!r} scores topic {model.topic!r}",
+                detail=f"expected a model of the request's topic, {topic.name!r}",
+            )
+        for one in model.inputs:
+            check_declared(f"decision {decision.name!r}: input {one.name!r}", one.expr, topic)
 
 
 def _check_policy(decision: Decision) -> None:
@@ -201,9 +295,19 @@ def _check_policy(decision: Decision) -> None:
                 hint="put it last",
                 rule=index,
             )
-        if rule.from_model and decision.model is None:
+        if rule.from_model and decision.told_by(rule) is None:
+            several = len(decision.models) > 1
             raise DefinitionError(
-                "HR-0704", f"decision {name!r}: rule {index} gives reasons from a model, and there is none"
+                "HR-0704",
+                f"decision {name!r}: rule {index} gives reasons from a model, and there is none"
+                if not several
+                else f"decision {name!r}: rule {index} does not say of which model its reasons are",
+                detail=f"models: {', '.join(model.name for model in decision.models)}" if several else "",
+                hint="compare the score of one of them in it, as in "
+                f"hr.decline_if({decision.models[0].name}.score > 0.9, reason=hr.from_model)"
+                if several
+                else "",
+                rule=index,
             )
         for condition in rule.conditions:
             _check_condition(decision, index, rule, condition)
@@ -221,10 +325,8 @@ def _check_condition(decision: Decision, index: int, rule: Rule, condition: Expr
                     f"{where} reads {reference.path!r}, which is not of the request's topic {decision.request.name!r}",
                     hint="what other topics know enters through a feature view",
                 )
-            case Source.SCORE if decision.model is None:
-                raise DefinitionError(
-                    "HR-0704", f"{where} reads a score, and the decision has no model", hint="give it model=..."
-                )
+            case Source.SCORE:
+                _check_score(decision, where, reference)
     empties = [r.path for r in references(condition) if r.may_be_empty]
     if empties and condition.nullable and rule.on_empty is None:
         raise DefinitionError(
@@ -234,6 +336,37 @@ def _check_condition(decision: Decision, index: int, rule: Rule, condition: Expr
             hint="say on_empty='skip' (or 'apply', 'review', 'decline') on the rule, or empty=... on the feature",
             rule=index,
             feature=empties[0],
+        )
+
+
+def _check_score(decision: Decision, where: str, reference: Reference) -> None:
+    """`hr.score` is that of the only model; of several each is asked for by name."""
+    names = [model.name for model in decision.models]
+    if not names:
+        raise DefinitionError(
+            "HR-0704", f"{where} reads a score, and the decision has no model", hint="give it model=..."
+        )
+    if len(names) == 1 and reference.owner:
+        known = reference.owner in names
+        raise DefinitionError(
+            "HR-0704",
+            f"{where} reads {reference.path}",
+            detail=f"the decision has one model, {names[0]!r}",
+            hint="its score is hr.score" if known else f"models=[{names[0]}, {reference.owner}]",
+        )
+    if len(names) > 1 and reference.owner not in names:
+        raise DefinitionError(
+            "HR-0704",
+            f"{where} reads {'hr.score' if not reference.owner else reference.path}",
+            detail=f"the decision has {len(names)} models: {', '.join(names)}",
+            hint=f"say whose score: {names[0]}.score",
+        )
+    taken = {r.path for rule in decision.policy for r in rule.reads if r.source is not Source.SCORE}
+    if reference.path in taken:
+        raise DefinitionError(
+            "HR-0705",
+            f"{where} reads {reference.path}, the score of a model and a value of that name",
+            hint="rename the model",
         )
 
 
@@ -276,7 +409,7 @@ def _both(decision: Decision, what: str, code: str) -> DefinitionError:
 
 def _at_hand(decision: Decision) -> set[str]:
     """An input of the model, and what an input or a rule reads."""
-    inputs = () if decision.model is None else decision.model.inputs
+    inputs = [i for model in decision.models for i in model.inputs]
     trees = [i.expr for i in inputs] + [condition for r in decision.policy for condition in r.conditions]
     return {describe(i.expr) for i in inputs} | {r.path for tree in trees for r in references(tree)}
 
@@ -294,20 +427,19 @@ def _check_at_hand(decision: Decision, text: str, at_hand: set[str], named: Mean
 
 def _check_reasons(decision: Decision) -> None:
     """A model that gives reasons gives all of them, and those of the rules that it gives them for."""
-    told = [(index, rule) for index, rule in enumerate(decision.policy) if rule.from_model]
-    if decision.model is None or not told:
-        return
-    inputs = [(i.name, i.expr) for i in decision.model.inputs]
-    names = unmapped(inputs, dict(decision.reasons), frozenset(decision.not_a_reason))
-    if names:
-        raise DefinitionError(
-            "HR-0708",
-            f"decision {decision.name!r}: {len(names)} of {len(inputs)} inputs of model {decision.model.name!r} are "
-            "neither a reason nor left out on purpose",
-            detail=", ".join(names),
-            hint="map each in reasons={...: 'CODE'}, or name it in not_a_reason=[...]",
-            inputs=tuple(names),
-        )
+    told = {model.name: model for rule in decision.policy if (model := decision.told_by(rule)) is not None}
+    for model in told.values():
+        inputs = [(i.name, i.expr) for i in model.inputs]
+        names = unmapped(inputs, dict(decision.reasons), frozenset(decision.not_a_reason))
+        if names:
+            raise DefinitionError(
+                "HR-0708",
+                f"decision {decision.name!r}: {len(names)} of {len(inputs)} inputs of model {model.name!r} are "
+                "neither a reason nor left out on purpose",
+                detail=", ".join(names),
+                hint="map each in reasons={...: 'CODE'}, or name it in not_a_reason=[...]",
+                inputs=tuple(names),
+            )
     approving: frozenset[int] = frozenset()
     for index, rule in enumerate(decision.policy):
         ways = frozenset(way for condition in rule.conditions for way in leans(condition))
@@ -329,6 +461,7 @@ __all__ = [
     "DEADLINE",
     "MISSING_DATA",
     "UNAVAILABLE",
+    "Challenger",
     "Decision",
     "FromModel",
     "OnNull",
@@ -338,6 +471,7 @@ __all__ = [
     "approve_if",
     "decline",
     "decline_if",
+    "explaining",
     "for_segment",
     "from_model",
     "review",

@@ -20,11 +20,12 @@ from headrace.core.times import iso
 from headrace.decisions import record as records
 from headrace.decisions.chain import link, link_before, own_link
 from headrace.decisions.define import Decision, Rule
-from headrace.decisions.plan import Answer, Standing, Value, Values, Version
+from headrace.decisions.plan import Answer, Scores, Standing, Value, Values, Version
 from headrace.decisions.reasons import TEXTS, code_of
 from headrace.decisions.record import DecisionRecord, ViewPoint
 from headrace.decisions.replay import Difference
 from headrace.features.define import FeatureView
+from headrace.models.define import Model
 
 Shown = Physical | tuple[Physical, ...]
 
@@ -108,6 +109,27 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSeen:
+    """What a model said. name: "" where the version set is not at hand and the record does not say it. base: the margin
+    that contributions start from; None, and no contributions, where they cannot be said."""
+
+    name: str
+    score: float | None
+    base: float | None = None
+    contributions: tuple[Contribution, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BesideSeen:
+    """What another, a challenger or the decision itself, would have answered at the same point."""
+
+    name: str
+    outcome: str
+    reasons: tuple[str, ...]
+    scores: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuleSeen:
     """standing: how it stood. said: the rule in words."""
 
@@ -119,8 +141,9 @@ class RuleSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """request: None where the log no longer holds it. rules, contributions: empty where the version set that decided is
-    not at hand. replay: whether it recomputes to the same bits, in words; differences: where not."""
+    """request: None where the log no longer holds it. models: those of the policy that gave the answer. rules: empty
+    where the version set that decided is not at hand. arm: the challenger that gave the answer; beside: what the others
+    would have answered. replay: whether it recomputes to the same bits, in words; differences: where not."""
 
     decision_id: str
     decision: str
@@ -129,14 +152,14 @@ class Explanation:
     t: str
     decided_at: str
     outcome: str
-    score: float | None
     reasons: tuple[Told, ...]
     flags: tuple[str, ...]
     rule: int
     rules: tuple[RuleSeen, ...]
     views: tuple[ViewSeen, ...]
-    base: float | None
-    contributions: tuple[Contribution, ...]
+    models: tuple[ModelSeen, ...]
+    arm: str | None
+    beside: tuple[BesideSeen, ...]
     versions: Mapping[str, object]
     in_force: bool
     chain: str | None
@@ -158,8 +181,7 @@ def explain(
 ) -> Explanation:
     """version: that which the record names, None where it is not at hand. row: the request's. views: what
     `view_seen` makes, with their events."""
-    values = None if version is None or row is None else version.weigh(row, record.answers)[0]
-    base, contributions = (None, ()) if values is None or version is None else _contributions(version, values)
+    served = _served(decision, record.ruling.arm)
     return Explanation(
         decision_id=record.decision_id,
         decision=record.decision,
@@ -168,14 +190,17 @@ def explain(
         t=iso(record.t),
         decided_at=iso(record.decided_at),
         outcome=record.outcome.value,
-        score=record.score,
-        reasons=tuple(Told(code=code, texts=texts_of(decision, code)) for code in record.reasons),
+        reasons=tuple(Told(code=code, texts=texts_of(served, code)) for code in record.reasons),
         flags=tuple(flag.value for flag in record.flags),
         rule=record.rule,
         rules=() if version is None or row is None else _rules(version, row, record),
         views=tuple(views),
-        base=base,
-        contributions=tuple(contributions),
+        models=_models(version, row, record),
+        arm=record.ruling.arm,
+        beside=tuple(
+            BesideSeen(name=name, outcome=one.outcome.value, reasons=one.reasons, scores=dict(one.scores))
+            for name, one in record.ruling.beside
+        ),
         versions=json.loads(record.versions),
         in_force=version is not None,
         chain=own_link(record.chain) or None,
@@ -251,16 +276,35 @@ def _chain_holds(record: DecisionRecord) -> bool | None:
     return link(link_before(record.chain), records.to_row(record)[:-1]) == record.chain
 
 
-def _contributions(version: Version, values: Sequence[Value]) -> tuple[float | None, list[Contribution]]:
+def _served(decision: Decision, arm: str | None) -> Decision:
+    """Whose policy gave the answer, as defined now."""
+    return next((one.decision for one in decision.challengers if one.decision.name == arm), decision)
+
+
+def _models(version: Version | None, row: Sequence[Physical] | None, record: DecisionRecord) -> tuple[ModelSeen, ...]:
+    scores = record.ruling.answer.scores
+    if version is None or row is None:
+        return tuple(ModelSeen(name=name, score=score) for name, score in scores)
+    values = version.weigh(row, record.answers)[0]
+    arm = version.arm(record.ruling.arm)
+    found = []
+    for model, scorer, (_, score) in zip(arm.decision.models, arm.scores, scores, strict=False):
+        base, contributions = _contributions(version, arm.decision, model, scorer, values)
+        found.append(ModelSeen(name=model.name, score=score, base=base, contributions=tuple(contributions)))
+    return tuple(found)
+
+
+def _contributions(
+    version: Version, decision: Decision, model: Model, scores: Scores, values: Sequence[Value]
+) -> tuple[float | None, list[Contribution]]:
     """The inputs that moved the score, the most first; equal ones in input order."""
-    decision, scores = version.decision, version.scores
-    if decision.model is None or not isinstance(scores, Contributing):
+    if not isinstance(scores, Contributing):
         return None, []
     shares = [float(share) for share in scores.contributions(values)]
     codes, excluded = dict(decision.reasons), frozenset(decision.not_a_reason)
     found = []
-    for one, share in zip(decision.model.inputs, shares, strict=True):
-        value = compile_scalar(one.expr, version.names)(values)
+    for one, share in zip(model.inputs, shares, strict=True):
+        value = compile_scalar(one.expr, version.names)(values)  # type: ignore[arg-type]  # lists are read by no input
         found.append(
             Contribution(
                 input=one.name,
@@ -273,11 +317,11 @@ def _contributions(version: Version, values: Sequence[Value]) -> tuple[float | N
 
 
 def _rules(version: Version, row: Sequence[Physical], record: DecisionRecord) -> tuple[RuleSeen, ...]:
-    values, reasons, _ = version.weigh(row, record.answers)
-    standings = version.policy.trace(values, reasons)
+    arm = version.arm(record.ruling.arm)
+    standings = arm.policy.trace(*arm.weighed(*version.weigh(row, record.answers)))
     return tuple(
         RuleSeen(index=index, said=rule_words(rule), standing=_stood(rule, standing), decided=index == record.rule)
-        for index, (rule, standing) in enumerate(zip(version.decision.policy, standings, strict=True))
+        for index, (rule, standing) in enumerate(zip(arm.decision.policy, standings, strict=True))
     )
 
 

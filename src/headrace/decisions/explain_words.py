@@ -10,7 +10,7 @@ import html
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from headrace.decisions.explain import Contribution, Explanation, FeatureSeen, Shown, ViewSeen
+from headrace.decisions.explain import BesideSeen, Contribution, Explanation, FeatureSeen, ModelSeen, Shown, ViewSeen
 
 # --- words ---
 
@@ -22,7 +22,7 @@ def words(said: Explanation, *, language: str | None = None) -> str:
 
 def _words(said: Explanation, language: str | None) -> Iterator[str]:
     yield f"{said.decision_id}: {said.outcome}"
-    yield f"  request {said.request_id}, at {said.t}, decided {said.decided_at}{_flags(said)}"
+    yield f"  request {said.request_id}, at {said.t}, decided {said.decided_at}{_flags(said)}{_arm(said)}"
     yield _section("Reasons")
     for number, told in enumerate(said.reasons, 1):
         texts = {k: v for k, v in told.texts.items() if language in (None, k)}
@@ -34,14 +34,17 @@ def _words(said: Explanation, language: str | None) -> Iterator[str]:
     for view in said.views:
         yield _section(f"View {view.name}")
         yield from _view(view)
-    if said.score is not None:
-        yield _section(f"Score {said.score!r}")
-        yield from _score(said)
+    for model in said.models:
+        yield _section(_scored(said, model))
+        yield from _score(model)
     yield _section("Rules")
     for rule in said.rules:
         yield f"  {'>' if rule.decided else ' '} {rule.index}. {rule.said}: {rule.standing}"
     if not said.rules:
         yield f"    rule {said.rule} decided; the definitions that decided are not at hand"
+    if said.beside:
+        yield _section("Beside it")
+        yield from (f"  {_beside(one)}" for one in said.beside)
     yield _section("Proof")
     yield from (f"  {line}" for line in _proof(said))
 
@@ -52,6 +55,10 @@ def _section(title: str) -> str:
 
 def _flags(said: Explanation) -> str:
     return f" ({', '.join(said.flags)})" if said.flags else ""
+
+
+def _arm(said: Explanation) -> str:
+    return "" if said.arm is None else f", by challenger {said.arm}"
 
 
 def _request(said: Explanation) -> Iterator[str]:
@@ -71,12 +78,12 @@ def _view(view: ViewSeen) -> Iterator[str]:
         yield f"    {event.event_time}  {event.topic} partition {event.partition} offset {event.offset}: {fields}"
 
 
-def _score(said: Explanation) -> Iterator[str]:
-    if said.base is None:
+def _score(model: ModelSeen) -> Iterator[str]:
+    if model.base is None:
         yield "  what each input contributed cannot be said: the model is not at hand"
         return
-    yield f"  base {said.base:+.4f}, and by input:"
-    for one in said.contributions:
+    yield f"  base {model.base:+.4f}, and by input:"
+    for one in model.contributions:
         yield f"  {one.share:+.4f}  {one.input} = {_text(one.value)}  {_code(one)}".rstrip()
 
 
@@ -123,6 +130,15 @@ def _code(one: Contribution) -> str:
     return one.code or ""
 
 
+def _scored(said: Explanation, model: ModelSeen) -> str:
+    return f"Score {model.score!r}" + (f" of {model.name}" if len(said.models) > 1 else "")
+
+
+def _beside(one: BesideSeen) -> str:
+    scores = ", ".join(f"{name} {score!r}" for name, score in one.scores.items())
+    return f"{one.name} would have answered {one.outcome}" + "".join(f" ({x})" for x in (*one.reasons, scores) if x)
+
+
 # --- the page ---
 
 _STYLE = """
@@ -154,7 +170,7 @@ def _page(said: Explanation) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<style>{_STYLE}</style></head><body>"
     yield f"<h1>{_escape(title)}</h1>"
-    at = f"at {said.t}, decided {said.decided_at}{_flags(said)}"
+    at = f"at {said.t}, decided {said.decided_at}{_flags(said)}{_arm(said)}"
     yield f"<p>Request <code>{_escape(said.request_id)}</code>, {_escape(at)}</p>"
     yield "<h2>Reasons</h2>"
     yield from _reasons_page(said)
@@ -163,11 +179,15 @@ def _page(said: Explanation) -> Iterator[str]:
     for view in said.views:
         yield f"<h2>View {_escape(view.name)}</h2>"
         yield from _view_page(view)
-    if said.score is not None:
-        yield f"<h2>Score {_escape(repr(said.score))}</h2>"
-        yield from _score_page(said)
+    for model in said.models:
+        yield f"<h2>{_escape(_scored(said, model))}</h2>"
+        yield from _score_page(model)
     yield "<h2>Rules</h2>"
     yield from _rules_page(said)
+    if said.beside:
+        yield "<h2>Beside it</h2><ul>"
+        yield from (f"<li>{_escape(_beside(one))}</li>" for one in said.beside)
+        yield "</ul>"
     yield "<h2>Proof</h2><ul>"
     for place, line in enumerate(_proof(said)):
         wrong = "DIFFERS" in line or "is NOT" in line or 0 < place <= len(said.differences)
@@ -209,13 +229,13 @@ def _view_page(view: ViewSeen) -> Iterator[str]:
         )
 
 
-def _score_page(said: Explanation) -> Iterator[str]:
-    if said.base is None:
+def _score_page(model: ModelSeen) -> Iterator[str]:
+    if model.base is None:
         yield from _quiet("what each input contributed cannot be said: the model is not at hand")
         return
-    most = max((abs(one.share) for one in said.contributions), default=0.0)
-    yield f"<p class=quiet>base {said.base:+.4f}; what each input added to the model's margin:</p><table>"
-    for one in said.contributions:
+    most = max((abs(one.share) for one in model.contributions), default=0.0)
+    yield f"<p class=quiet>base {model.base:+.4f}; what each input added to the model's margin:</p><table>"
+    for one in model.contributions:
         width = 0 if most == 0 else round(12 * abs(one.share) / most, 2)
         bar = f'<span class="bar{" down" if one.share < 0 else ""}" style="width:{width}rem"></span>'
         yield (

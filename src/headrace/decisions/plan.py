@@ -25,22 +25,42 @@ from headrace.core.times import Duration
 from headrace.decisions.define import Decision, OnNull, Outcome, Rule
 from headrace.decisions.reasons import MISSING_DATA, MODEL_SCORE, NO_EVENTS, REASONS_MAX, code_of
 from headrace.log.define import Topic
+from headrace.models.define import Model
 
 SEMANTICS = 2  # of policies; raised when the same values would be decided otherwise
 
 Value = Physical | tuple[Physical, ...]
 Values = Sequence[Value]
 Answer = tuple[tuple[Value, ...], tuple[Reason, ...]]  # a view's values and reasons, in its order of features
-Explain = Callable[[], tuple[str, ...]]
+Explain = Callable[[int], tuple[str, ...]]  # a rule's index -> what its model's reasons are
+Scored = tuple[str, float | None]  # a model's name, and its score
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """rule: the index of the rule that decided. reasons: codes, the weightiest first."""
+    """rule: the index of the rule that decided. reasons: codes, the weightiest first. scores: of each of its models, in
+    their order."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
     rule: int
+    scores: tuple[Scored, ...] = ()
+
+    @property
+    def score(self) -> float | None:
+        """Of the first model; None where there is none, or it gave no number."""
+        return self.scores[0][1] if self.scores else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What is said of one request. answer: what is served. arm: the challenger that gave it; None: the decision itself.
+    beside: what the others would have answered, by name: challengers in their order, before them the decision itself
+    where it did not give the answer."""
+
+    answer: Decided
+    arm: str | None = None
+    beside: tuple[tuple[str, Decided], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +93,15 @@ class Scores(Protocol):
 
 
 def value_names(request: Topic, views: Sequence[ViewVersion]) -> tuple[str, ...]:
-    """The paths of a decision's values, in order: the request's fields, each view's features, the score."""
+    """The paths of what is known of a request, in order: its fields, each view's features. Scores follow them."""
     fields = [f"{request.name}.{name}" for name in request.schema.names]
-    return (*fields, *(f"{view.name}.{feature}" for view in views for feature in view.features), "score")
+    return (*fields, *(f"{view.name}.{feature}" for view in views for feature in view.features))
+
+
+def score_names(decision: Decision) -> tuple[str, ...]:
+    """The paths of its models' scores: that of an only one is "score"."""
+    names = [model.name for model in decision.models]
+    return tuple(f"{name}.score" for name in names) if len(names) > 1 else ("score",) * len(names)
 
 
 # --- the policy ---
@@ -124,15 +150,15 @@ class Policy:
         self._steps = tuple(_step(rule, names, places) for rule in rules)
 
     def evaluate(self, values: Values, reasons: Sequence[Reason], explain: Explain) -> Decided:
-        """The first rule that applies. reasons: why each value is what it is. explain: asked where the model's reasons
-        are wanted."""
+        """The first rule that applies. reasons: why each value is what it is. explain: asked where a rule wants its
+        model's reasons."""
         for index, step in enumerate(self._steps):
             then = _asked(step, values, reasons)
             match then:
                 case None:
                     continue
                 case Outcome():
-                    return Decided(step.rule.outcome, _codes(step, explain), index)
+                    return Decided(step.rule.outcome, _codes(step, index, explain), index)
                 case (outcome, code):
                     return Decided(outcome, (code,), index)
         raise AssertionError("a policy ends in an unconditional rule: decisions/define.py sees to it")
@@ -219,11 +245,11 @@ def _is_empty(condition: _Asked, values: Values, reasons: Sequence[Reason]) -> b
     return any(reasons[place] is Reason.EMPTY for place in condition.computed)
 
 
-def _codes(step: _Step, explain: Explain) -> tuple[str, ...]:
+def _codes(step: _Step, index: int, explain: Explain) -> tuple[str, ...]:
     """The rule's own, then the model's, each once."""
     if not step.from_model:
         return step.codes
-    found = explain()
+    found = explain(index)
     if step.codes and found == (MODEL_SCORE,):
         return step.codes  # it stands only where nothing else can be said
     return tuple(dict.fromkeys((*step.codes, *found)))[:REASONS_MAX]
@@ -233,82 +259,176 @@ def _codes(step: _Step, explain: Explain) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, init=False)
+class Arm:
+    """One of those that decide a request: the decision itself, or a challenger. names: the paths of the values that its
+    policy is asked with, its models' scores last."""
+
+    decision: Decision
+    names: tuple[str, ...]
+    policy: Policy
+    scores: tuple[Scores, ...]  # of its models, in their order
+    _places: tuple[int, ...] = field(repr=False)  # of these among all that score
+    _told: tuple[tuple[Scores, tuple[str | None, ...]] | None, ...] = field(repr=False)  # by rule: model, inputs' codes
+
+    def __init__(self, decision: Decision, known: Sequence[str], scores: Mapping[str, Scores]) -> None:
+        """known: what stands before the scores. scores: of all models that score, by name, in order."""
+        put = object.__setattr__
+        names = (*known, *score_names(decision))
+        order = list(scores)
+        put(self, "decision", decision)
+        put(self, "names", names)
+        put(self, "policy", Policy(decision.policy, names))
+        put(self, "scores", tuple(scores[model.name] for model in decision.models))
+        put(self, "_places", tuple(order.index(model.name) for model in decision.models))
+        put(self, "_told", tuple(_told(decision, rule, scores) for rule in decision.policy))
+
+    def decide(
+        self, values: Sequence[Value], reasons: Sequence[Reason], scored: Sequence[tuple[float | None, Reason]]
+    ) -> Decided:
+        """scored: what every model said, with why it is what it is."""
+        values, reasons = self.weighed(values, reasons, scored)
+        found = self.policy.evaluate(values, reasons, lambda rule: self._explain(rule, values))
+        said = tuple([(m.name, scored[i][0]) for m, i in zip(self.decision.models, self._places, strict=True)])
+        return Decided(found.outcome, found.reasons, found.rule, said)
+
+    def weighed(
+        self, values: Sequence[Value], reasons: Sequence[Reason], scored: Sequence[tuple[float | None, Reason]]
+    ) -> tuple[list[Value], list[Reason]]:
+        """What its policy is asked with, by `names`."""
+        mine = [scored[place] for place in self._places]
+        return [*values, *[score for score, _ in mine]], [*reasons, *[why for _, why in mine]]
+
+    def _explain(self, rule: int, values: Values) -> tuple[str, ...]:
+        """The codes of the inputs that raised the score of the rule's model, each once, the most first."""
+        told = self._told[rule]
+        assert told is not None, "reasons from a model without one: decisions/define.py refuses them (HR-0704)"
+        scores, codes = told
+        found = dict.fromkeys(code for i in scores.raised_by(values) if (code := codes[i]) is not None)
+        return tuple(found)[:REASONS_MAX] or (MODEL_SCORE,)
+
+
+def _told(decision: Decision, rule: Rule, scores: Mapping[str, Scores]) -> tuple[Scores, tuple[str | None, ...]] | None:
+    """The model whose reasons a rule gives, and the code of each of its inputs."""
+    model = decision.told_by(rule)
+    if model is None:
+        return None
+    codes, excluded = dict(decision.reasons), frozenset(decision.not_a_reason)
+    return scores[model.name], tuple(code_of(i.expr, codes, excluded) for i in model.inputs)
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class Version:
-    """A decision with everything pinned (SEMANTICS 5.6). text: the version set, as records keep it: canonical JSON."""
+    """A decision with everything pinned (SEMANTICS 5.6). scores: of every model, by name. text: the version set, as
+    records keep it: canonical JSON."""
 
     decision: Decision
     views: tuple[ViewVersion, ...]
-    scores: Scores | None
+    scores: Mapping[str, Scores]
     names: tuple[str, ...]
     text: str
-    policy: Policy
-    _score_reads: tuple[int, ...] = field(repr=False)
-    _codes: tuple[str | None, ...] = field(repr=False)  # of each model input
+    own: Arm
+    challengers: tuple[Arm, ...]
+    _score_reads: tuple[tuple[int, ...], ...] = field(repr=False)  # of each model, the places of what it reads
     _plain: tuple[Reason, ...] = field(repr=False)  # of the request's fields
+    _ramps: tuple[tuple[int, int], ...] = field(repr=False)  # (key places below, the challenger that answers)
+    _key: int = field(repr=False)
 
-    def __init__(self, decision: Decision, views: Sequence[ViewVersion], scores: Scores | None) -> None:
-        """views: in the order of `decision.views`. scores: of the decision's model, compiled over `value_names`.
+    def __init__(self, decision: Decision, views: Sequence[ViewVersion], scores: Mapping[str, Scores]) -> None:
+        """views: in the order of `decision.views`. scores: of each of `decision.scored`, compiled over `value_names`.
 
-        Raises: DefinitionError HR-0712 where views or model are not those that the decision reads or was trained on.
+        Raises: DefinitionError HR-0712 where views or models are not those that the decision reads or was trained on.
         """
         _check_pins(decision, views, scores)
         put = object.__setattr__
         names = value_names(decision.request, views)
-        places = {name: place for place, name in enumerate(names)}
-        inputs = () if decision.model is None else decision.model.inputs
-        read = {r.path for i in inputs for r in references(i.expr) if r.source is Source.FEATURE}
-        codes, excluded = dict(decision.reasons), frozenset(decision.not_a_reason)
+        ordered = {model.name: scores[model.name] for model in decision.scored}
         put(self, "decision", decision)
         put(self, "views", tuple(views))
-        put(self, "scores", scores)
+        put(self, "scores", ordered)
         put(self, "names", names)
-        put(self, "text", _text(decision, views, scores))
-        put(self, "policy", Policy(decision.policy, names))
-        put(self, "_score_reads", tuple(sorted(places[path] for path in read)))
-        put(self, "_codes", tuple(code_of(i.expr, codes, excluded) for i in inputs))
+        put(self, "text", _text(decision, views, ordered))
+        put(self, "own", Arm(decision, names, ordered))
+        put(self, "challengers", tuple(Arm(one.decision, names, ordered) for one in decision.challengers))
+        put(self, "_score_reads", tuple(_reads(model, names) for model in decision.scored))
         put(self, "_plain", (Reason.VALUE,) * len(decision.request.schema.fields))
+        put(self, "_ramps", _ramps(decision))
+        put(self, "_key", decision.request.schema.names.index(decision.request.key))
 
-    def decide(self, row: Sequence[Physical], answers: Sequence[Answer]) -> tuple[float | None, Decided]:
-        """Score and outcome of a request's row, from its views' answers in order. An absent view's are all MISSING."""
-        values, reasons, score = self.weigh(row, answers)
-        return score, self.policy.evaluate(values, reasons, lambda: self._explain(values))
+    def decide(self, row: Sequence[Physical], answers: Sequence[Answer]) -> Ruling:
+        """What is said of a request's row, from its views' answers in order. An absent view's are all MISSING."""
+        values, reasons, scored = self.weigh(row, answers)
+        own = self.own.decide(values, reasons, scored)
+        if not self.challengers:
+            return Ruling(own)
+        said = [(arm.decision.name, arm.decide(values, reasons, scored)) for arm in self.challengers]
+        chosen = self._chosen(row)
+        if chosen is None:
+            return Ruling(own, None, tuple(said))
+        arm, answer = said.pop(chosen)
+        return Ruling(answer, arm, ((self.decision.name, own), *said))
 
     def weigh(
         self, row: Sequence[Physical], answers: Sequence[Answer]
-    ) -> tuple[list[Value], list[Reason], float | None]:
-        """What the policy is asked with, by `names`: values, and why each is what it is; the score, which is the last
-        of them."""
+    ) -> tuple[list[Value], list[Reason], list[tuple[float | None, Reason]]]:
+        """What is known of a request, by `names`: values, and why each is what it is; what each model says of it."""
         values: list[Value] = list(row)
         reasons = list(self._plain)
         for found, why in answers:
             values += found
             reasons += why
-        score, said = None, Reason.VALUE
-        if self.scores is not None:
-            score = self.scores.score(values)
+        scored: list[tuple[float | None, Reason]] = []
+        for scores, reads in zip(self.scores.values(), self._score_reads, strict=True):
+            score: float | None = scores.score(values)
+            said = Reason.VALUE
             if score != score:  # finite inputs so large that a sum of them is no number (SEMANTICS 3.3)
                 score, said = None, Reason.OVERFLOW
             # An input that a view did not answer for makes the score a guess: rules over it take `on_missing`.
-            if any(reasons[place] >= Reason.MISSING for place in self._score_reads):
+            if any(reasons[place] >= Reason.MISSING for place in reads):
                 said = Reason.MISSING
-        values.append(score)
-        reasons.append(said)
-        return values, reasons, score
+            scored.append((score, said))
+        return values, reasons, scored
+
+    def arm(self, name: str | None) -> Arm:
+        """The challenger of this name; None: the decision itself."""
+        return self.own if name is None else next(arm for arm in self.challengers if arm.decision.name == name)
 
     def absent(self, view: int) -> Answer:
         """The answer of a view that gave none."""
         count = len(self.views[view].features)
         return (None,) * count, (Reason.MISSING,) * count
 
-    def _explain(self, values: Values) -> tuple[str, ...]:
-        """The codes of the inputs that raised the score, each once, the most first."""
-        assert self.scores is not None, "reasons from a model without one: decisions/define.py refuses them (HR-0704)"
-        codes = [self._codes[i] for i in self.scores.raised_by(values)]
-        found = dict.fromkeys(code for code in codes if code is not None)
-        return tuple(found)[:REASONS_MAX] or (MODEL_SCORE,)
+    def _chosen(self, row: Sequence[Physical]) -> int | None:
+        """The challenger that answers for the request's key."""
+        if not self._ramps:
+            return None
+        place = key_place(self.decision.name, row[self._key])
+        return next((challenger for below, challenger in self._ramps if place < below), None)
 
 
-def _check_pins(decision: Decision, views: Sequence[ViewVersion], scores: Scores | None) -> None:
+_PLACES = 2**64
+
+
+def key_place(decision: str, key: Physical) -> int:
+    """Where a key stands among 2**64 places, the same for ever, and another for each decision's name."""
+    return int.from_bytes(hashlib.blake2b(canonical_json([decision, key]).encode(), digest_size=8).digest(), "big")
+
+
+def _ramps(decision: Decision) -> tuple[tuple[int, int], ...]:
+    """Shares as places, one behind the other."""
+    made, below = [], 0.0
+    for place, one in enumerate(decision.challengers):
+        below += one.share
+        if one.share:
+            made.append((min(_PLACES, int(below * _PLACES)), place))
+    return tuple(made)
+
+
+def _reads(model: Model, names: Sequence[str]) -> tuple[int, ...]:
+    read = {r.path for i in model.inputs for r in references(i.expr) if r.source is Source.FEATURE}
+    return tuple(sorted(names.index(path) for path in read))
+
+
+def _check_pins(decision: Decision, views: Sequence[ViewVersion], scores: Mapping[str, Scores]) -> None:
     seen = tuple(view.name for view in views)
     if seen != decision.views:
         raise DefinitionError(
@@ -316,23 +436,26 @@ def _check_pins(decision: Decision, views: Sequence[ViewVersion], scores: Scores
             f"decision {decision.name!r} does not read these views",
             detail=f"expected {', '.join(decision.views) or 'none'}; seen {', '.join(seen) or 'none'}",
         )
-    if (scores is None) != (decision.model is None):
+    given = {view.name: view.fingerprint for view in views}
+    wanted = [model.name for model in decision.scored]
+    if set(scores) != set(wanted):
         raise DefinitionError(
             "HR-0712",
-            f"decision {decision.name!r} has {'no' if decision.model is None else 'a'} model, "
-            f"and {'none' if scores is None else 'one'} was given",
+            f"decision {decision.name!r} is not given the models that score for it",
+            detail=f"expected {', '.join(wanted) or 'none'}; seen {', '.join(scores) or 'none'}",
             hint="headrace models train",
         )
-    given = {view.name: view.fingerprint for view in views}
-    for name, fingerprint in {} if scores is None else scores.views.items():
-        if given.get(name) != fingerprint:
-            raise DefinitionError(
-                "HR-0712",
-                f"decision {decision.name!r}: its model was trained on another version of view {name!r}",
-                detail=f"trained on {fingerprint}, in force {given.get(name)}",
-                hint="train the model anew, or go back to the view it was trained on",
-                view=name,
-            )
+    for model in wanted:
+        for name, fingerprint in scores[model].views.items():
+            if given.get(name) != fingerprint:
+                raise DefinitionError(
+                    "HR-0712",
+                    f"decision {decision.name!r}: its model {model!r} was trained on another version of view {name!r}",
+                    detail=f"trained on {fingerprint}, in force {given.get(name)}",
+                    hint="train the model anew, or go back to the view it was trained on",
+                    view=name,
+                    model=model,
+                )
 
 
 def policy_fingerprint(decision: Decision) -> str:
@@ -340,12 +463,21 @@ def policy_fingerprint(decision: Decision) -> str:
     return hashlib.sha256(canonical_json(decision.meaning()).encode()).hexdigest()
 
 
-def _text(decision: Decision, views: Sequence[ViewVersion], scores: Scores | None) -> str:
+def _text(decision: Decision, views: Sequence[ViewVersion], scores: Mapping[str, Scores]) -> str:
+    """`model`: the artifact of the only one. What there is only with several models, or challengers, is said only
+    there, so that the text of a version set of before is what it was."""
+    only = len(scores) == 1 and len(decision.models) == 1
     return canonical_json(
         {
             "semantics": SEMANTICS,
             "policy": policy_fingerprint(decision),
-            "model": None if scores is None else scores.id,
+            "model": next(iter(scores.values())).id if only else None,
             "views": [[view.name, view.fingerprint] for view in views],
+            **({"models": [[name, one.id] for name, one in scores.items()]} if scores and not only else {}),
+            **(
+                {"challengers": [[c.decision.name, policy_fingerprint(c.decision)] for c in decision.challengers]}
+                if decision.challengers
+                else {}
+            ),
         }
     )

@@ -8,8 +8,10 @@ by the shortest text that reads back as the same double.
 Records are events of `headrace.decisions.<name>`, a topic with the request topic's partitions: a record lies in the
 partition of its request. Texts are JSON: `versions` {"semantics", "policy", "model", "views": [[name, fingerprint]]};
 `points` one entry a view, [cut, staleness in microseconds, null] or [cut, staleness, why it is absent], a cut being
-[[topic, incarnation, partition, next offset]]; `features` one entry a view, [values, reason numbers]. Of
-`request_hash` and `chain` speaks chain.py.
+[[topic, incarnation, partition, next offset]]; `features` one entry a view, [values, reason numbers]. `score` is the
+first model's; `scores` all of several, [[model, score]]. Where there are challengers, `arm` is the one that gave the
+answer, null for the decision itself, and `beside` what the others would have answered, [[name, outcome, rule, reasons,
+[[model, score]]]]. Of `request_hash` and `chain` speaks chain.py.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import enum
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -31,7 +33,7 @@ from headrace.core.schema import field
 from headrace.core.times import Duration, Instant
 from headrace.decisions.chain import link
 from headrace.decisions.define import Decision, Outcome
-from headrace.decisions.plan import Answer
+from headrace.decisions.plan import Answer, Decided, Ruling, Scored
 from headrace.log.define import Topic
 
 PREFIX = "headrace.decisions."
@@ -55,6 +57,10 @@ _FIELDS = {
     "reasons": field(schema.string, required=True),
     "flags": field(schema.string, required=True),
     "request_hash": field(schema.string),
+    # What records got later stands here, before the chain and null where there is nothing to say: chain.py.
+    "scores": field(schema.string),
+    "arm": field(schema.string),
+    "beside": field(schema.string),
     "chain": field(schema.string),
 }
 # Records are never refused for their time: t is their request's, and was judged with it.
@@ -83,8 +89,8 @@ class ViewPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
-    """points, answers: one a view, in the order of `versions`. request_hash, chain: empty in records of before there
-    was a chain, and in one that is not written yet."""
+    """points, answers: one a view, in the order of `versions`. ruling: what was answered, and beside it. request_hash,
+    chain: empty in records of before there was a chain, and in one that is not written yet."""
 
     decision: str
     request_id: str
@@ -95,10 +101,7 @@ class DecisionRecord:
     versions: str
     points: tuple[ViewPoint, ...]
     answers: tuple[Answer, ...]
-    score: float | None
-    outcome: Outcome
-    rule: int
-    reasons: tuple[str, ...]
+    ruling: Ruling
     flags: tuple[Flag, ...]
     request_hash: str = ""
     chain: str = ""
@@ -106,6 +109,24 @@ class DecisionRecord:
     @property
     def decision_id(self) -> str:
         return decision_id(self.decision, self.request, self.offset)
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.ruling.answer.outcome
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return self.ruling.answer.reasons
+
+    @property
+    def rule(self) -> int:
+        """Of the policy that gave the answer."""
+        return self.ruling.answer.rule
+
+    @property
+    def score(self) -> float | None:
+        """Of the first model."""
+        return self.ruling.answer.score
 
 
 def decision_id(decision: str, request: Partition, offset: int) -> str:
@@ -141,10 +162,7 @@ def to_row(record: DecisionRecord) -> Row:
         versions=record.versions,
         points=points_text(record.points),
         features=features_text(record.answers),
-        score=record.score,
-        outcome=record.outcome,
-        rule=record.rule,
-        reasons=record.reasons,
+        ruling=record.ruling,
         flags=record.flags,
         request_hash=record.request_hash,
         chain=record.chain,
@@ -162,16 +180,14 @@ def make_row(
     versions: str,
     points: str,
     features: str,
-    score: float | None,
-    outcome: Outcome,
-    rule: int,
-    reasons: Sequence[str],
+    ruling: Ruling,
     flags: Sequence[Flag],
     request_hash: str = "",
     chain: str = "",
 ) -> Row:
     """An event of a record's topic from its parts: the path of live decisions, which keeps some texts from call to
     call."""
+    answer = ruling.answer
     return (
         decision_id(decision, request, offset),
         decision,
@@ -184,12 +200,15 @@ def make_row(
         versions,
         points,
         features,
-        score,
-        outcome.value,
-        rule,
-        _json(list(reasons)),
+        answer.score,
+        answer.outcome.value,
+        answer.rule,
+        _json(answer.reasons),
         ",".join([flag.value for flag in flags]),
         request_hash or None,
+        scores_text(answer.scores) if len(answer.scores) > 1 else None,
+        ruling.arm,
+        beside_text(ruling) if ruling.beside else None,
         chain or None,
     )
 
@@ -214,10 +233,7 @@ def from_row(row: Sequence[Physical], topic: str) -> DecisionRecord:
             versions=str(said["versions"]),
             points=tuple(_point(*point) for point in json.loads(str(said["points"]))),
             answers=tuple(_answer(*answer) for answer in json.loads(str(said["features"]))),
-            score=None if said["score"] is None else float(said["score"]),
-            outcome=Outcome(said["outcome"]),
-            rule=_int(said["rule"]),
-            reasons=tuple(json.loads(str(said["reasons"]))),
+            ruling=_ruling(said),
             flags=tuple(Flag(flag) for flag in str(said["flags"]).split(",") if flag),
             request_hash=str(said["request_hash"] or ""),
             chain=str(said["chain"] or ""),
@@ -250,6 +266,16 @@ def points_text(points: Sequence[ViewPoint]) -> str:
     return _json([[cut_json(point.cut), point.staleness.micros, point.absent] for point in points])
 
 
+def scores_text(scores: Sequence[Scored]) -> str:
+    """Equal texts are equal bits."""
+    return _json(scores)
+
+
+def beside_text(ruling: Ruling) -> str:
+    """What others would have answered; equal texts are equal bits."""
+    return _json([[name, one.outcome.value, one.rule, one.reasons, one.scores] for name, one in ruling.beside])
+
+
 def cut_json(cut: Cut) -> list[tuple[str, int, int, int]]:
     """A cut as JSON values."""
     return [(p.topic, p.incarnation, p.index, offset) for p, offset in cut]
@@ -263,6 +289,28 @@ def same_bits(a: float | None, b: float | None) -> bool:
 def _point(cut: list[tuple[str, int, int, int]], staleness: int, absent: str | None) -> ViewPoint:
     offsets = {Partition(topic, incarnation, index): offset for topic, incarnation, index, offset in cut}
     return ViewPoint(cut=Cut.of(offsets), staleness=Duration(staleness), absent=absent)
+
+
+def _ruling(said: Mapping[str, Physical]) -> Ruling:
+    score = None if said["score"] is None else float(said["score"])
+    # A record says whose score it is where there are several; the name of the only model is not in it.
+    only: tuple[Scored, ...] = () if score is None else (("", score),)
+    scores = only if said["scores"] is None else _scores(json.loads(str(said["scores"])))
+    answer = _decided(said["outcome"], _int(said["rule"]), json.loads(str(said["reasons"])), scores)
+    beside = json.loads(str(said["beside"])) if said["beside"] is not None else []
+    return Ruling(
+        answer,
+        None if said["arm"] is None else str(said["arm"]),
+        tuple((str(name), _decided(outcome, rule, codes, _scores(all))) for name, outcome, rule, codes, all in beside),
+    )
+
+
+def _decided(outcome: object, rule: int, codes: list[str], scores: tuple[Scored, ...]) -> Decided:
+    return Decided(Outcome(outcome), tuple(codes), rule, scores)
+
+
+def _scores(said: list[tuple[str, float | None]]) -> tuple[Scored, ...]:
+    return tuple((str(name), None if score is None else float(score)) for name, score in said)
 
 
 def _answer(values: list[Physical | list[Physical]], reasons: list[int]) -> Answer:

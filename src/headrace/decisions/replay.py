@@ -1,8 +1,8 @@
 """Recorded decisions, computed again from the log and compared to the bit. Touches the log through what it is handed.
 
 The one idea: a record is checked by the code that made it. Features are asked at the recorded cuts, score and outcome
-come from `Version.decide`, and texts are compared that have one form for one bit pattern; absences are taken as given
-(SEMANTICS 1.1).
+come from `Version.decide`, challengers' too, and texts are compared that have one form for one bit pattern; absences are
+taken as given (SEMANTICS 1.1).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from headrace.core.points import Partition
-from headrace.decisions.plan import Answer, Version
-from headrace.decisions.record import DecisionRecord, features_text, same_bits
+from headrace.decisions.plan import Answer, Decided, Ruling, Version
+from headrace.decisions.record import DecisionRecord, features_text, same_bits, scores_text
 from headrace.decisions.run import Question, Recompute, Row
 
 BATCH = 4_096  # records computed at a time: enough that one replay of the log serves many, few enough to lie in memory
@@ -25,7 +25,8 @@ Versions = Callable[[str], Version | None]  # the version behind a record's `ver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """what: "view.feature", "score", "outcome", "rule" or "reasons"; both sides as text."""
+    """what: "view.feature", "arm", "score", "outcome", "rule" or "reasons", a challenger's behind its name; both sides
+    as text."""
 
     decision_id: str
     what: str
@@ -132,18 +133,36 @@ def _compare(
     record: DecisionRecord, version: Version, row: Row, found: Sequence[Answer | None]
 ) -> Iterator[Difference]:
     answers = [version.absent(place) if answer is None else answer for place, answer in enumerate(found)]
-    score, decided = version.decide(row, answers)
     for place, (was, now) in enumerate(zip(record.answers, answers, strict=True)):
         if features_text([was]) != features_text([now]):
             yield from _feature_differences(record, version, place, was, now)
-    if not same_bits(record.score, score):
-        yield _difference(record, "score", _hex(record.score), _hex(score))
-    if record.outcome is not decided.outcome:
-        yield _difference(record, "outcome", record.outcome.value, decided.outcome.value)
-    if record.rule != decided.rule:
-        yield _difference(record, "rule", str(record.rule), str(decided.rule))
-    if record.reasons != decided.reasons:
-        yield _difference(record, "reasons", ",".join(record.reasons), ",".join(decided.reasons))
+    yield from _ruling_differences(record, version.decide(row, answers))
+
+
+def _ruling_differences(record: DecisionRecord, now: Ruling) -> Iterator[Difference]:
+    was = record.ruling
+    if was.arm != now.arm:
+        yield _difference(record, "arm", str(was.arm), str(now.arm))
+    yield from _decided_differences(record, "", was.answer, now.answer)
+    before, after = dict(was.beside), dict(now.beside)
+    for name in dict.fromkeys((*before, *after)):
+        if name in before and name in after:
+            yield from _decided_differences(record, f"{name}: ", before[name], after[name])
+        else:
+            yield _difference(record, f"{name}: answer", str(name in before), str(name in after))
+
+
+def _decided_differences(record: DecisionRecord, whose: str, was: Decided, now: Decided) -> Iterator[Difference]:
+    if not same_bits(was.score, now.score):
+        yield _difference(record, f"{whose}score", _hex(was.score), _hex(now.score))
+    elif len(now.scores) > 1 and scores_text(was.scores) != scores_text(now.scores):
+        yield _difference(record, f"{whose}scores", scores_text(was.scores), scores_text(now.scores))
+    if was.outcome is not now.outcome:
+        yield _difference(record, f"{whose}outcome", was.outcome.value, now.outcome.value)
+    if was.rule != now.rule:
+        yield _difference(record, f"{whose}rule", str(was.rule), str(now.rule))
+    if was.reasons != now.reasons:
+        yield _difference(record, f"{whose}reasons", ",".join(was.reasons), ",".join(now.reasons))
 
 
 def _feature_differences(

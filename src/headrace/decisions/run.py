@@ -23,7 +23,7 @@ from headrace.decisions import record as records
 from headrace.decisions.chain import RequestHash, genesis
 from headrace.decisions.define import Outcome
 from headrace.decisions.known import NOT_THE_EVENT, Id, KnownRequests, row_at
-from headrace.decisions.plan import Answer, Decided, Version
+from headrace.decisions.plan import Answer, Ruling, Scored, Version
 from headrace.decisions.record import DecisionRecord, Flag, ViewPoint
 from headrace.log.define import Clock as TopicClock
 from headrace.log.define import Topic
@@ -86,7 +86,8 @@ class Recompute(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionMade:
-    """What the caller is told. repeated: the request was known, this is its recorded answer."""
+    """What the caller is told. score: the first model's. scores: of each model, where there are several. arm: the
+    challenger that gave the answer. repeated: the request was known, this is its recorded answer."""
 
     decision_id: str
     request_id: Id
@@ -95,6 +96,8 @@ class DecisionMade:
     score: float | None
     t: Instant
     flags: tuple[Flag, ...]
+    scores: tuple[Scored, ...] = ()
+    arm: str | None = None
     repeated: bool = False
 
 
@@ -252,20 +255,12 @@ class Decider:
         staleness = max(maximum, at) - proven
         offset = self._ends[partition] + len(before)
         answers, points = self._ask(partition, offset, row, t, staleness, len(before))
-        score, decided = self.version.decide(row, answers)
+        ruling = self.version.decide(row, answers)
         if self._clock.now() - at > self.version.decision.budget.micros:
             flags = (*flags, Flag.OVER_BUDGET)
-        record = self._record(partition, offset, id, t, at, answers, points, score, decided, flags, self._hash(row))
+        record = self._record(partition, offset, id, t, at, answers, points, ruling, flags, self._hash(row))
         record = records.linked(record, str(before[-1].record[-1]) if before else self._head(partition)[1])
-        made = DecisionMade(
-            decision_id=str(record[0]),
-            request_id=id,
-            outcome=decided.outcome,
-            reasons=decided.reasons,
-            score=score,
-            t=t,
-            flags=flags,
-        )
+        made = _made(str(record[0]), id, t, ruling, flags)
         running = max(maximum, t if self._simulated else at)
         group.add(_Computed(partition=partition, id=id, row=row, record=record, made=made, maximum=running))
         group.touched.update(touched)
@@ -413,8 +408,7 @@ class Decider:
         at: Instant,
         answers: Sequence[Answer],
         points: str,
-        score: float | None,
-        decided: Decided,
+        ruling: Ruling,
         flags: Sequence[Flag],
         request_hash: str,
     ) -> Row:
@@ -428,10 +422,7 @@ class Decider:
             versions=self.version.text,
             points=points,
             features=records.features_text(answers),
-            score=score,
-            outcome=decided.outcome,
-            rule=decided.rule,
-            reasons=decided.reasons,
+            ruling=ruling,
             flags=flags,
             request_hash=request_hash,
         )
@@ -447,14 +438,13 @@ class Decider:
         if found is not None:
             place = self._records(partition)
             said = records.from_row(row_at(self._log, self._record_topic.topic, place, found).row, self._topic.name)
-            return _made(said, self._id_of(row), repeated=True)
+            return _made(said.decision_id, self._id_of(row), said.t, said.ruling, said.flags, repeated=True)
         staleness = max(0, logged.available_at - proven)
         cuts = [Cut.of({p: self._ends[p] for p, _ in prefixes}) for prefixes in self._prefixes]
         question = Question(request=partition, offset=offset, row=row, t=logged.event_time, cuts=tuple(cuts))
         answers: list[Answer] = []
         for place_of_view, answer in enumerate(self._recompute(self._views, [question])[0]):
             answers.append(self.version.absent(place_of_view) if answer is None else answer)
-        score, decided = self.version.decide(row, answers)
         record = DecisionRecord(
             decision=self.version.decision.name,
             request_id=str(row[self._id_place]),
@@ -465,10 +455,7 @@ class Decider:
             versions=self.version.text,
             points=tuple(ViewPoint(cut=cut, staleness=Duration(staleness)) for cut in cuts),
             answers=tuple(answers),
-            score=score,
-            outcome=decided.outcome,
-            rule=decided.rule,
-            reasons=decided.reasons,
+            ruling=self.version.decide(row, answers),
             flags=(Flag.RETRIED,),
             request_hash=self._hash(logged.row),
         )
@@ -477,7 +464,7 @@ class Decider:
         (appended,) = self._log.append([Append(partition=place, rows=(row_made,), at=at, begins=begins)])
         self._known.learn_record(place, offset, appended.offset)
         self._heads[place] = appended.offset + 1, str(row_made[-1])
-        return _made(record, self._id_of(row))
+        return _made(record.decision_id, self._id_of(row), record.t, record.ruling, record.flags)
 
     def _conflict(self, partition: Partition, offset: int, before: Row, now: Row) -> ConflictError:
         fields = self._topic.schema.fields
@@ -572,14 +559,19 @@ class Decider:
         return Partition(self._record_topic.topic.name, self._record_topic.incarnation, request.index)
 
 
-def _made(record: DecisionRecord, id: Id, *, repeated: bool = False) -> DecisionMade:
+def _made(
+    decision_id: str, id: Id, t: Instant, ruling: Ruling, flags: tuple[Flag, ...], *, repeated: bool = False
+) -> DecisionMade:
+    answer = ruling.answer
     return DecisionMade(
-        decision_id=record.decision_id,
+        decision_id=decision_id,
         request_id=id,
-        outcome=record.outcome,
-        reasons=record.reasons,
-        score=record.score,
-        t=record.t,
-        flags=record.flags,
+        outcome=answer.outcome,
+        reasons=answer.reasons,
+        score=answer.score,
+        t=t,
+        flags=flags,
+        scores=answer.scores if len(answer.scores) > 1 else (),
+        arm=ruling.arm,
         repeated=repeated,
     )

@@ -148,8 +148,7 @@ def _decide_again(
     found = recompute(names, questions) if names and questions else [()] * len(questions)
     for (record, row), answers in zip(there, found, strict=True):
         given = [version.absent(place) if answer is None else answer for place, answer in enumerate(answers)]
-        score, decided = version.decide(row, given)
-        _count(record, row, score, decided, version.decision, tally)
+        _count(record, row, version.decide(row, given).answer, version.decision, tally)
 
 
 def _rows(group: Sequence[DecisionRecord], requests: Requests) -> dict[tuple[Partition, int], Row | None]:
@@ -175,14 +174,12 @@ def _question(record: DecisionRecord, row: Row, names: Sequence[str]) -> Questio
     return Question(request=record.request, offset=record.offset, row=row, t=record.t, cuts=cuts)
 
 
-def _count(
-    record: DecisionRecord, row: Row, score: float | None, decided: Decided, decision: Decision, tally: _Tally
-) -> None:
+def _count(record: DecisionRecord, row: Row, decided: Decided, decision: Decision, tally: _Tally) -> None:
     was, now = record.outcome.value, decided.outcome.value
     tally.compared += 1
     tally.changed += was != now
     tally.rereasoned += was == now and record.reasons != decided.reasons
-    tally.rescored += record.score != score
+    tally.rescored += record.score != decided.score
     tally.versions.add(record.versions)
     tally.moved[was, now] += 1
     tally.was.update(record.reasons)
@@ -199,7 +196,7 @@ def _count(
                 was_reasons=record.reasons,
                 now_reasons=decided.reasons,
                 was_score=record.score,
-                now_score=score,
+                now_score=decided.score,
             )
         )
 

@@ -110,6 +110,11 @@ class Model:
         return self.label.name
 
     @property
+    def score(self) -> Reference:
+        """What it says of a request, for the rules of a decision that has several models (`fraud.score > 0.6`)."""
+        return Reference(source=Source.SCORE, owner=self.name, name="score", type=schema.float64, nullable=False)
+
+    @property
     def maturity(self) -> Duration:
         """How long after its event a row's label is certain: no younger row enters a training set (SEMANTICS 4.3)."""
         return self.label.maturity if isinstance(self.label, Label) else self.label.availability.after

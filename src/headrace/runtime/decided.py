@@ -85,15 +85,20 @@ def _other_version(
 ) -> tuple[Project, Version]:
     """What decides again, and the project that compiles its views; that one never opens a log."""
     if folder is None:
-        return project, project.version(name, artifact)
+        return project, project.version(name, _artifacts(project, artifact))
     asked = Project(project.folder, definitions, clock=SystemClock(), role=Role.READER)
     try:
-        return asked, asked.version(name, artifact)
+        return asked, asked.version(name, _artifacts(asked, artifact))
     except NotFoundError:
         if not (folder / STATE_FOLDER).is_dir():
             raise
     asked = Project(folder, definitions, clock=SystemClock(), role=Role.READER)
-    return asked, asked.version(name, artifact)
+    return asked, asked.version(name, _artifacts(asked, artifact))
+
+
+def _artifacts(project: Project, artifact: str | None) -> dict[str, str]:
+    """The artifact by the model that it is of; empty where none is named."""
+    return {} if artifact is None else {project.models.get(artifact).model: artifact}
 
 
 def _kept_rows(project: Project, topic: Topic) -> Requests:

@@ -78,6 +78,12 @@ class Definitions:
     def decision(self, name: str) -> Decision:
         return _named(self.decisions, "decision", name)
 
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The decisions that answer requests: all but those that only challenge another."""
+        challenging = {one.decision.name for decision in self.decisions.values() for one in decision.challengers}
+        return tuple(name for name in self.decisions if name not in challenging)
+
     def declared(self, *, tz_version: str) -> tuple[Declared, ...]:
         """What the catalog compares; a fingerprint covers those of everything that its definition needs."""
         made: dict[tuple[str, str], Declared] = {}
@@ -100,10 +106,11 @@ class Definitions:
         for model in self.models.values():
             label_need = [("label", model.label_name)] if isinstance(model.label, Label) else []
             add("model", model.name, model.meaning(), [*label_need, *(("view", v) for v in model.views)])
-        for decision in self.decisions.values():
+        # Challengers have no challengers: before those that they challenge, their fingerprints are known.
+        for decision in sorted(self.decisions.values(), key=lambda one: len(one.challengers) > 0):
             needs = [("topic", decision.request.name), *(("view", v) for v in decision.views)]
-            if decision.model is not None:
-                needs.append(("model", decision.model.name))
+            needs += [("model", model.name) for model in decision.models]
+            needs += [("decision", one.decision.name) for one in decision.challengers]
             add("decision", decision.name, decision.meaning(), needs)
         return tuple(made.values())
 
@@ -155,8 +162,10 @@ def _with_mentioned(one: object) -> Iterable[object]:
                 yield from _with_mentioned(one.label)
         case Decision():
             yield one.request
-            if one.model is not None:
-                yield from _with_mentioned(one.model)
+            for model in one.models:
+                yield from _with_mentioned(model)
+            for challenger in one.challengers:
+                yield from _with_mentioned(challenger.decision)
     yield one
 
 

@@ -24,7 +24,7 @@ from headrace.core.errors import InputError, NotFoundError, StateError
 from headrace.core.schema import DataType, Kind
 from headrace.core.times import Clock, Instant
 from headrace.decisions import record as records
-from headrace.decisions.define import from_model
+from headrace.decisions.define import explaining
 from headrace.decisions.plan import Version, ViewVersion, value_names
 from headrace.decisions.record import DecisionRecord
 from headrace.decisions.replay import ReplayReport
@@ -268,10 +268,10 @@ class Project:
                 if place in other._states:
                     self._states[place] = other._states[place]
 
-    def version(self, name: str, artifact: str | None = None) -> Version:
-        """A decision with everything pinned. artifact: a model's content hash; by default the newest registered one.
+    def version(self, name: str, artifacts: Mapping[str, str] | None = None) -> Version:
+        """A decision with everything pinned. artifacts: model -> content hash; by default the newest registered one.
 
-        Raises: NotFoundError HR-0807 where the model was never trained.
+        Raises: NotFoundError HR-0807 where a model was never trained.
         """
         decision = self.definitions.decision(name)
         fingerprints = self.fingerprints("view")
@@ -287,12 +287,14 @@ class Project:
                     max_staleness=plan.view.max_staleness,
                 )
             )
-        scores = None
-        if decision.model is not None:
-            chosen = artifact or self.newest(decision.model.name)
-            scores = ServedModel(decision.model, self.models.get(chosen), value_names(decision.request, views))
-            if any(rule.reason is from_model for rule in decision.policy):
-                scores.explainer()  # made now, not by the first decision that gives reasons
+        names = value_names(decision.request, views)
+        told = {model.name for model in explaining(decision)}
+        scores = {}
+        for model in decision.scored:
+            chosen = (artifacts or {}).get(model.name) or self.newest(model.name)
+            scores[model.name] = ServedModel(model, self.models.get(chosen), names)
+            if model.name in told:
+                scores[model.name].explainer()  # made now, not by the first decision that gives reasons
         return Version(decision, views, scores)
 
     def newest(self, model: str) -> str:

@@ -83,7 +83,7 @@ def recorded_cuts(project: Project, model: Model) -> Records:
     """
     found: dict[tuple[Partition, int], dict[str, Cut | None]] = {}
     of_topic = [d for d in project.definitions.decisions.values() if d.request.name == model.topic]
-    for decision in sorted(of_topic, key=lambda d: d.model is not None and d.model.name == model.name):
+    for decision in sorted(of_topic, key=lambda d: model.name in {each.name for each in d.scored}):
         for record in project.records(decision.name):
             views = [name for name, _ in json.loads(record.versions)["views"]]  # of the version that decided
             points = zip(views, record.points, strict=True)

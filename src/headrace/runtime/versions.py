@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from headrace.core.errors import DefinitionError, InputError, NotFoundError
@@ -27,11 +27,24 @@ def versions_of(project: Project, name: str) -> Callable[[str], Version | None]:
 
 
 def _version_of(project: Project, name: str, text: str) -> Version | None:
-    model = json.loads(text).get("model")
-    if model is not None and all(stored.id != model for stored in project.models.list()):
+    artifacts = _artifacts(project, name, json.loads(text))
+    if artifacts is None:
         return None
     try:
-        version = project.version(name, model)
+        version = project.version(name, artifacts)
     except (NotFoundError, InputError, DefinitionError):
         return None
     return version if version.text == text else None
+
+
+def _artifacts(project: Project, name: str, said: Mapping[str, object]) -> dict[str, str] | None:
+    """model -> artifact, of a version set; None where one of them is gone."""
+    decision = project.definitions.decision(name)
+    several = said.get("models")
+    if isinstance(several, list):
+        found = {str(model): str(artifact) for model, artifact in several}
+    elif said.get("model") is not None and len(decision.scored) == 1:
+        found = {decision.scored[0].name: str(said["model"])}
+    else:
+        found = {}
+    return found if set(found.values()) <= project.models.ids() else None

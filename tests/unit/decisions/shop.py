@@ -140,7 +140,7 @@ class Shop:
             for name in self.decision.views
         ]
         names = value_names(self.orders, views)
-        return Version(self.decision, views, ServedModel(self.model, artifact, names))
+        return Version(self.decision, views, {"risk": ServedModel(self.model, artifact, names)})
 
     def order(self, number: int, at: int, **changes: object) -> dict[str, object]:
         event: dict[str, object] = {

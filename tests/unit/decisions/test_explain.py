@@ -12,7 +12,7 @@ from headrace.core.times import Duration, Instant
 from headrace.decisions.define import Outcome
 from headrace.decisions.explain import Contributing, Explanation, explain, view_seen
 from headrace.decisions.explain_words import page, words
-from headrace.decisions.plan import Standing, Version
+from headrace.decisions.plan import Decided, Ruling, Standing, Version
 from headrace.decisions.record import DecisionRecord, Flag, ViewPoint, from_row, linked, to_row
 from headrace.decisions.replay import Difference
 from tests.unit.decisions.test_plan import ROW, VIEWS, FixedScores, answers, checkout
@@ -30,6 +30,12 @@ class Explained(FixedScores):
         return [0.25, -0.5, 0.0, 1.5, 0.0, 0.0, 0.0, 0.0, -1.75, 0.25]
 
 
+def ruling(
+    outcome: Outcome = Outcome.DECLINE, reasons: tuple[str, ...] = ("MERCHANT_HISTORY",), **more: object
+) -> Ruling:
+    return Ruling(Decided(outcome, reasons, more.get("rule", 0), (("fraud", more.get("score", 0.95)),)))
+
+
 def record(**changes: object) -> DecisionRecord:
     points = tuple(ViewPoint(cut=Cut.of({REQUEST: 7}), staleness=Duration(12)) for _ in VIEWS)
     parts: dict[str, object] = {
@@ -39,13 +45,10 @@ def record(**changes: object) -> DecisionRecord:
         "offset": 7,
         "t": Instant(1_000_000),
         "decided_at": Instant(1_500_000),
-        "versions": Version(checkout(), VIEWS, FixedScores()).text,
+        "versions": Version(checkout(), VIEWS, {"fraud": FixedScores()}).text,
         "points": points,
         "answers": tuple(answers()),
-        "score": 0.95,
-        "outcome": Outcome.DECLINE,
-        "rule": 0,
-        "reasons": ("MERCHANT_HISTORY",),
+        "ruling": ruling(),
         "flags": (Flag.RETRIED,),
         "request_hash": "0" * 64,
         **changes,
@@ -67,33 +70,33 @@ def explained(
     return explain(made, decision, **parts)
 
 
-VERSION = Version(checkout(), VIEWS, Explained())
+VERSION = Version(checkout(), VIEWS, {"fraud": Explained()})
 
 
 def test_contributions_stand_by_weight_and_ties_by_input() -> None:
-    assert isinstance(VERSION.scores, Contributing) and not isinstance(FixedScores(), Contributing)
+    assert isinstance(VERSION.scores["fraud"], Contributing) and not isinstance(FixedScores(), Contributing)
     said = explained(record(), version=VERSION)
-    assert [(one.input, one.share) for one in said.contributions][:5] == [
+    assert [(one.input, one.share) for one in said.models[0].contributions][:5] == [
         ("merchant_risk.charged_back_rate_30d", -1.75),
         ("customer_activity.count_1d", 1.5),
         ("trusted", -0.5),
         ("amount", 0.25),
         ("amount_vs_mean", 0.25),
     ]
-    by_name = {one.input: one for one in said.contributions}
+    by_name = {one.input: one for one in said.models[0].contributions}
     assert (by_name["amount"].code, by_name["amount"].value) == (None, "12.50")
     assert by_name["merchant_risk.charged_back_rate_30d"].code == "MERCHANT_HISTORY"
     assert "base -2.5000" in words(said) and "-1.7500" in page(said)
 
 
 def test_a_model_that_cannot_say_is_said_to_be_so() -> None:
-    said = explained(record(), version=Version(checkout(), VIEWS, FixedScores()))
-    assert said.base is None and "cannot be said" in words(said) and "cannot be said" in page(said)
+    said = explained(record(), version=Version(checkout(), VIEWS, {"fraud": FixedScores()}))
+    assert said.models[0].base is None and "cannot be said" in words(said) and "cannot be said" in page(said)
 
 
 def test_a_request_that_is_gone_leaves_what_the_record_holds() -> None:
     said = explained(record(), version=VERSION, row=None)
-    assert (said.request, said.rules, said.contributions) == (None, (), ())
+    assert (said.request, said.rules, said.models[0].contributions) == (None, (), ())
     for text in (words(said), page(said)):
         assert "no longer in the log" in text and "rule 0 decided" in text and "count_1d" in text
 
@@ -118,7 +121,7 @@ def test_a_link_that_does_not_fit_and_bits_that_differ_are_marked() -> None:
     sound = explained(record(), version=VERSION)
     assert sound.chain_holds and "is that of its fields" in words(sound) and "class=wrong" not in page(sound)
     forged = explained(
-        dataclasses.replace(record(), score=0.5),
+        dataclasses.replace(record(), ruling=ruling(score=0.5)),
         version=VERSION,
         replay="it was computed again and DIFFERS",
         differences=[Difference(decision_id="x", what="score", recorded="0.5", recomputed="<0.95>")],
@@ -131,7 +134,7 @@ def test_a_link_that_does_not_fit_and_bits_that_differ_are_marked() -> None:
 
 
 def test_flags_and_an_answer_without_reasons_are_told() -> None:
-    said = explained(record(reasons=(), outcome=Outcome.APPROVE), version=VERSION)
+    said = explained(record(ruling=ruling(Outcome.APPROVE, ())), version=VERSION)
     assert "(retried)" in words(said) and "none given" in words(said) and "none given" in page(said)
 
 
@@ -140,5 +143,5 @@ def test_rules_say_how_they_stood(count: int, standing: Standing) -> None:
     said = explained(record(), version=VERSION)
     assert [rule.standing for rule in said.rules] == [standing.value, Standing.NOT_ASKED.value]
     assert said.rules[0].said == "decline if gt(score, 0.92) (the model's reasons)"
-    last = explained(record(rule=1), version=Version(checkout(), VIEWS, Explained(0.1)))
+    last = explained(record(ruling=ruling(rule=1)), version=Version(checkout(), VIEWS, {"fraud": Explained(0.1)}))
     assert [rule.standing for rule in last.rules] == ["did not hold", "always holds"]

@@ -14,6 +14,7 @@ from headrace.decisions.define import Decision, Outcome, Rule
 from headrace.decisions.plan import (
     Decided,
     Policy,
+    Ruling,
     Values,
     Version,
     ViewVersion,
@@ -37,7 +38,7 @@ VIEWS = (
         topics=("applications", "chargebacks"),
     ),
 )
-NAMES = value_names(applications, VIEWS)
+NAMES = (*value_names(applications, VIEWS), "score")
 ROW = ("a-1", 7, 9, 12_50, "web", None, 1_000_000, None, None)
 
 
@@ -56,7 +57,7 @@ def decided(*rules: Rule, row: Sequence[object] = ROW, said: list[object] | None
     for found, why in answers() if said is None else said:
         values += found
         reasons += why
-    return policy.evaluate([*values, 0.9], [*reasons, Reason.VALUE], lambda: ("FROM_MODEL",))
+    return policy.evaluate([*values, 0.9], [*reasons, Reason.VALUE], lambda rule: ("FROM_MODEL",))
 
 
 def test_the_first_rule_that_applies_decides() -> None:
@@ -178,20 +179,24 @@ def checkout(**changes: object) -> Decision:
 def test_reasons_are_the_codes_of_what_raised_the_score() -> None:
     names = [i.name for i in fraud_model(hr.xgboost()).inputs]
     raised = [names.index(n) for n in ("amount_vs_mean", "amount", "merchant_risk.charged_back_rate_30d")]
-    version = Version(checkout(), VIEWS, FixedScores(raised=raised))
-    score, found = version.decide(ROW, answers())
+    version = Version(checkout(), VIEWS, {"fraud": FixedScores(raised=raised)})
+    found = version.decide(ROW, answers()).answer
+    score = found.score
     # The derived input has no code of its own: that of the feature it reads stands for it.
-    assert (score, found) == (0.95, Decided(Outcome.DECLINE, ("USUAL_AMOUNT", "MERCHANT_HISTORY"), 0))
-    nothing = Version(checkout(), VIEWS, FixedScores(raised=[names.index("amount")]))
-    assert nothing.decide(ROW, answers())[1].reasons == (MODEL_SCORE,)
+    assert (score, found) == (
+        0.95,
+        Decided(Outcome.DECLINE, ("USUAL_AMOUNT", "MERCHANT_HISTORY"), 0, (("fraud", 0.95),)),
+    )
+    nothing = Version(checkout(), VIEWS, {"fraud": FixedScores(raised=[names.index("amount")])})
+    assert nothing.decide(ROW, answers()).answer.reasons == (MODEL_SCORE,)
 
 
 def test_an_input_with_a_code_of_its_own_gives_that_one() -> None:
     ratio = (applications.amount / activity.mean_amount_7d).named("amount_vs_mean")
     decision = checkout(reasons={ratio: "UNUSUAL_AMOUNT", activity.mean_amount_7d: "USUAL_AMOUNT", merchant_risk: "M"})
     names = [i.name for i in fraud_model(hr.xgboost()).inputs]
-    version = Version(decision, VIEWS, FixedScores(raised=[names.index("amount_vs_mean")]))
-    assert version.decide(ROW, answers())[1].reasons == ("UNUSUAL_AMOUNT",)
+    version = Version(decision, VIEWS, {"fraud": FixedScores(raised=[names.index("amount_vs_mean")])})
+    assert version.decide(ROW, answers()).answer.reasons == ("UNUSUAL_AMOUNT",)
 
 
 def test_four_reasons_are_given_each_once_and_the_weightiest_first() -> None:
@@ -199,43 +204,48 @@ def test_four_reasons_are_given_each_once_and_the_weightiest_first() -> None:
     decision = checkout(reasons={merchant_risk: "M", **{activity[name]: name.upper() for name in coded}})
     names = [i.name for i in fraud_model(hr.xgboost()).inputs]
     raised = [names.index(f"customer_activity.{name}") for name in (*coded[::-1], coded[3])]
-    version = Version(decision, VIEWS, FixedScores(raised=raised[:1] * 2 + raised))
-    assert version.decide(ROW, answers())[1].reasons == tuple(name.upper() for name in coded[::-1][:4])
+    version = Version(decision, VIEWS, {"fraud": FixedScores(raised=raised[:1] * 2 + raised)})
+    assert version.decide(ROW, answers()).answer.reasons == tuple(name.upper() for name in coded[::-1][:4])
 
 
 def test_a_score_over_a_missing_input_is_a_guess() -> None:
-    version = Version(checkout(), VIEWS, FixedScores())
+    version = Version(checkout(), VIEWS, {"fraud": FixedScores()})
     for why, expected in (
         (Reason.EMPTY, Outcome.DECLINE),
         (Reason.LIMIT, Outcome.DECLINE),
         (Reason.MISSING, Outcome.REVIEW),
     ):
-        score, found = version.decide(ROW, answers(mean=None, why=why))
+        found = version.decide(ROW, answers(mean=None, why=why)).answer
+        score = found.score
         assert (score, found.outcome) == (0.95, expected)
 
 
 def test_a_score_that_is_no_number_is_null() -> None:
-    version = Version(checkout(), VIEWS, FixedScores(float("nan")))
-    assert version.decide(ROW, answers()) == (None, Decided(Outcome.REVIEW, (MISSING_DATA,), 0))
+    version = Version(checkout(), VIEWS, {"fraud": FixedScores(float("nan"))})
+    assert version.decide(ROW, answers()) == Ruling(Decided(Outcome.REVIEW, (MISSING_DATA,), 0, (("fraud", None),)))
 
 
 def test_an_absent_view_is_missing_everywhere() -> None:
-    version = Version(checkout(), VIEWS, FixedScores())
+    version = Version(checkout(), VIEWS, {"fraud": FixedScores()})
     said = [answers()[0], version.absent(1)]
     assert version.absent(1) == ((None,), (Reason.MISSING,))
-    assert version.decide(ROW, said)[1].outcome is Outcome.REVIEW
+    assert version.decide(ROW, said).answer.outcome is Outcome.REVIEW
 
 
 @pytest.mark.parametrize(
     ("views", "scores"),
     [
-        (VIEWS[::-1], FixedScores()),
-        (VIEWS[:1], FixedScores()),
-        (VIEWS, None),
-        (VIEWS, FixedScores(views={"customer_activity": "a1", "merchant_risk": "b0"})),
+        (VIEWS[::-1], {"fraud": FixedScores()}),
+        (VIEWS[:1], {"fraud": FixedScores()}),
+        (VIEWS, {}),
+        (VIEWS, {"other": FixedScores()}),
+        (VIEWS, {"fraud": FixedScores(), "other": FixedScores()}),
+        (VIEWS, {"fraud": FixedScores(views={"customer_activity": "a1", "merchant_risk": "b0"})}),
     ],
 )
-def test_a_version_pins_what_its_model_was_trained_on(views: Sequence[ViewVersion], scores: FixedScores | None) -> None:
+def test_a_version_pins_what_its_model_was_trained_on(
+    views: Sequence[ViewVersion], scores: dict[str, FixedScores]
+) -> None:
     with pytest.raises(DefinitionError) as caught:
         Version(checkout(), views, scores)
     assert caught.value.code == "HR-0712"
@@ -243,7 +253,7 @@ def test_a_version_pins_what_its_model_was_trained_on(views: Sequence[ViewVersio
 
 def test_the_version_set_names_every_part() -> None:
     decision = checkout()
-    text = Version(decision, VIEWS, FixedScores()).text
+    text = Version(decision, VIEWS, {"fraud": FixedScores()}).text
     assert policy_fingerprint(decision) in text and '"model":"artifact"' in text
     assert '[["customer_activity","a1"],["merchant_risk","b1"]]' in text
     assert '"semantics":2' in text
@@ -256,13 +266,15 @@ def test_a_version_without_a_model_decides_by_its_rules() -> None:
         not_a_reason=(),
         policy=[hr.decline_if(activity.count_1d > 2, reason="MANY"), hr.approve()],
     )
-    version = Version(decision, VIEWS[:1], None)
+    version = Version(decision, VIEWS[:1], {})
     assert '"model":null' in version.text
-    assert version.decide(ROW, answers()[:1]) == (None, Decided(Outcome.DECLINE, ("MANY",), 0))
-    assert version.decide(ROW, answers(count=2)[:1]) == (None, Decided(Outcome.APPROVE, (), 1))
+    assert version.decide(ROW, answers()[:1]) == Ruling(Decided(Outcome.DECLINE, ("MANY",), 0))
+    assert version.decide(ROW, answers(count=2)[:1]) == Ruling(Decided(Outcome.APPROVE, (), 1))
 
 
 def test_what_a_version_prints_is_what_it_is_made_of() -> None:
-    version = Version(checkout(), VIEWS, FixedScores())
-    assert (version.views, version.names) == (VIEWS, NAMES) and version.decision.name == "checkout"
-    assert not any(computed in repr(version) for computed in ("_score_reads", "_codes", "_plain"))
+    version = Version(checkout(), VIEWS, {"fraud": FixedScores()})
+    assert (version.views, version.own.names) == (VIEWS, NAMES) and version.decision.name == "checkout"
+    assert not any(
+        computed in repr(version) for computed in ("_score_reads", "_told", "_places", "_plain", "_ramps", "_key")
+    )

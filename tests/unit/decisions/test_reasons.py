@@ -38,8 +38,8 @@ def checkout(*rules: Rule, **changes: object) -> Decision:
 
 
 def given(decision: Decision, raised: Sequence[str], score: float = 0.95) -> tuple[str, ...]:
-    version = Version(decision, VIEWS, FixedScores(score, [NAMES.index(name) for name in raised]))
-    return version.decide(ROW, answers())[1].reasons
+    version = Version(decision, VIEWS, {"fraud": FixedScores(score, [NAMES.index(name) for name in raised])})
+    return version.decide(ROW, answers()).answer.reasons
 
 
 # --- mapped, or left out on purpose ---
@@ -295,9 +295,8 @@ STRICT = hr.for_segment(WEB, [hr.decline_if(activity.count_1d > 2, reason="MANY_
 
 def decided(*rules: object, row: Sequence[object] = ROW, count: int = 3) -> Decided:
     decision = checkout(model=None, reasons=None, not_a_reason=(), policy=[*rules, hr.review(reason="REST")])
-    return Version(decision, VIEWS[: len(decision.views)], None).decide(
-        row, answers(count=count)[: len(decision.views)]
-    )[1]
+    version = Version(decision, VIEWS[: len(decision.views)], {})
+    return version.decide(row, answers(count=count)[: len(decision.views)]).answer
 
 
 def row(channel: str | None, trusted: bool | None = None) -> tuple[object, ...]:
@@ -382,7 +381,7 @@ def test_what_a_trace_says_is_what_was_decided() -> None:
     seen = set()
     for order in itertools.permutations(asked):
         decision = checkout(model=None, reasons=None, not_a_reason=(), policy=[*order, hr.approve()])
-        version = Version(decision, VIEWS[:1], None)
+        version = Version(decision, VIEWS[:1], {})
         for channel, trusted, count, (value, why) in itertools.product(
             ("web", "shop", None),
             (True, False, None),
@@ -390,9 +389,8 @@ def test_what_a_trace_says_is_what_was_decided() -> None:
             ((20.0, Reason.VALUE), (10.0, Reason.VALUE), (None, Reason.EMPTY), (None, Reason.MISSING)),
         ):
             given = row(channel, trusted), answers(count=count, mean=value, why=why)[:1]
-            _, found = version.decide(*given)
-            values, reasons, _ = version.weigh(*given)
-            standings = version.policy.trace(values, reasons)
+            found = version.decide(*given).answer
+            standings = version.own.policy.trace(*version.own.weighed(*version.weigh(*given)))
             passed = {Standing.FALSE, Standing.OUTSIDE, Standing.SKIPPED}
             assert set(standings[: found.rule]) <= passed
             assert standings[found.rule] in (Standing.HELD, Standing.NULL)

@@ -15,6 +15,7 @@ from headrace.core.errors import SchemaError
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Duration, Instant
 from headrace.decisions.define import Decision, Outcome
+from headrace.decisions.plan import Decided, Ruling
 from headrace.decisions.record import (
     DecisionRecord,
     Flag,
@@ -46,6 +47,23 @@ POINTS = st.builds(
     absent=st.none() | st.sampled_from(["stale", "too_old"]),
 )
 INSTANTS = st.integers(-(10**15), 10**15).map(Instant)
+SCORES = st.none() | FLOATS
+NAMED = st.lists(st.tuples(st.sampled_from(["fraud", "default", "größe"]), SCORES), min_size=2, max_size=3).map(tuple)
+CODES = st.lists(st.sampled_from(["A", "MISSING_DATA"]), max_size=4).map(tuple)
+# The name of an only model is not in a record.
+DECIDED = st.builds(
+    Decided,
+    outcome=st.sampled_from(Outcome),
+    rule=st.integers(0, 99),
+    reasons=CODES,
+    scores=st.just(()) | FLOATS.map(lambda score: (("", score),)) | NAMED,
+)
+RULINGS = st.builds(
+    Ruling,
+    answer=DECIDED,
+    arm=st.none() | st.just("next"),
+    beside=st.lists(st.tuples(st.sampled_from(["checkout", "next", "a"]), DECIDED), max_size=2).map(tuple),
+)
 RECORDS = st.builds(
     DecisionRecord,
     decision=st.just("checkout"),
@@ -57,10 +75,7 @@ RECORDS = st.builds(
     versions=st.just('{"semantics":1}'),
     points=st.lists(POINTS, max_size=3).map(tuple),
     answers=st.lists(ANSWERS, max_size=3).map(tuple),
-    score=st.none() | FLOATS,
-    outcome=st.sampled_from(Outcome),
-    rule=st.integers(0, 99),
-    reasons=st.lists(st.sampled_from(["A", "MISSING_DATA"]), max_size=4).map(tuple),
+    ruling=RULINGS,
     flags=st.lists(st.sampled_from(Flag), max_size=3, unique=True).map(tuple),
 )
 
@@ -81,7 +96,9 @@ def test_records_come_back_from_arrow(records: list[DecisionRecord]) -> None:
 def bits(record: DecisionRecord) -> list[object]:
     """What == does not tell apart: 1, 1.0 and True."""
     values = [value for answer in record.answers for value in answer[0]]
-    return [(type(v), struct.pack("<d", v) if type(v) is float else v) for v in [*values, record.score]]
+    rulings = [record.ruling.answer, *(one for _, one in record.ruling.beside)]
+    scores = [score for one in rulings for _, score in one.scores]
+    return [(type(v), struct.pack("<d", v) if type(v) is float else v) for v in [*values, *scores]]
 
 
 def test_texts_tell_bits_apart() -> None:
@@ -112,10 +129,7 @@ RECORD = DecisionRecord(
     versions="{}",
     points=(),
     answers=(),
-    score=0.25,
-    outcome=Outcome.REVIEW,
-    rule=1,
-    reasons=("A",),
+    ruling=Ruling(Decided(Outcome.REVIEW, ("A",), 1, (("", 0.25),))),
     flags=(Flag.RETRIED,),
 )
 

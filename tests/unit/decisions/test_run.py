@@ -13,7 +13,7 @@ from headrace.core.errors import ConflictError, LogError, SchemaError
 from headrace.core.points import Cut
 from headrace.core.times import Duration
 from headrace.decisions.define import Outcome
-from headrace.decisions.plan import Version
+from headrace.decisions.plan import Ruling, Version
 from headrace.decisions.record import Flag, from_row, to_row
 from headrace.decisions.run import OVERTAKEN_MAX, Decider
 from headrace.log.port import Append, Appended
@@ -258,6 +258,10 @@ def test_a_stale_view_is_missing(opened: Open) -> None:
     assert opened.replay().mismatched == 0
 
 
+def rescored(ruling: Ruling) -> Ruling:
+    return dataclasses.replace(ruling, answer=dataclasses.replace(ruling.answer, scores=(("risk", 0.5),)))
+
+
 def test_what_does_not_replay_is_found(opened: Open) -> None:
     decide_some(opened, 5)
     records = opened.records()
@@ -265,7 +269,7 @@ def test_what_does_not_replay_is_found(opened: Open) -> None:
     wrong_value = dataclasses.replace(
         records[2], answers=(((values[0] + 1, *values[1:]), reasons), records[2].answers[1])
     )
-    wrong_score = dataclasses.replace(records[3], score=0.5)
+    wrong_score = dataclasses.replace(records[3], ruling=rescored(records[3].ruling))
     unknown = dataclasses.replace(records[4], versions="{}")
     tampered = [records[0], records[1], wrong_value, wrong_score, unknown]
     opened.records = lambda: tampered

@@ -123,7 +123,7 @@ def test_requests_that_are_gone_are_left_out(opened: Open) -> None:
 
 def test_a_policy_without_views_needs_no_features(opened: Open) -> None:
     decision = Decision("checkout", request=opened.shop.orders, policy=[hr.review()])
-    report = tried(opened, Version(decision, (), None), recompute=None)
+    report = tried(opened, Version(decision, (), {}), recompute=None)
     assert {moved.now for moved in report.outcomes} == {"review"} and report.rescored == DECIDED
 
 
@@ -137,7 +137,7 @@ def test_segments_with_few_decisions_stand_together(opened: Open) -> None:
     decision = Decision("checkout", request=opened.shop.orders, policy=[hr.review()])
     report = tried(
         opened,
-        Version(decision, (), None),
+        Version(decision, (), {}),
         found,
         requests=lambda partition, offsets: [rows[offset] for offset in offsets],
         by=["merchant", "amount"],
