@@ -1,8 +1,8 @@
 """Recorded decisions, computed again from the log and compared to the bit. Touches the log through what it is handed.
 
 The one idea: a record is checked by the code that made it. Features are asked at the recorded cuts, score and outcome
-come from `Version.decide`, challengers' too, and texts are compared that have one form for one bit pattern; absences are
-taken as given (SEMANTICS 1.1).
+come from `Version.decide`, challengers' too, and texts are compared that have one form for one bit pattern. Absences
+are taken as given (SEMANTICS 1.1).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _replay_batch(
     if version is None:
         count.unknown += len(group)
         return
-    rows = _rows(group, requests)
+    rows = requests_of(group, requests)
     there = [record for record in group if rows[record.request, record.offset] is not None]
     count.erased += len(group) - len(there)
     if not there:
@@ -111,8 +111,8 @@ def _replay_batch(
         count.differences += differences[: DIFFERENCES_MAX - len(count.differences)]
 
 
-def _rows(group: Sequence[DecisionRecord], requests: Requests) -> dict[tuple[Partition, int], Row | None]:
-    """The requests of a batch, asked for by partition and in order."""
+def requests_of(group: Sequence[DecisionRecord], requests: Requests) -> dict[tuple[Partition, int], Row | None]:
+    """The requests of a batch, by their places; asked for by partition and in order."""
     offsets: dict[Partition, set[int]] = {}
     for record in group:
         offsets.setdefault(record.request, set()).add(record.offset)

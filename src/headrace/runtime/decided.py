@@ -74,7 +74,7 @@ def whatif(
     return what_if(
         chosen,
         version,
-        requests=_kept_rows(project, there),
+        requests=kept_rows(project, there),
         recompute=recompute_with(project.log, asked.compile),
         by=by,
     )
@@ -101,7 +101,7 @@ def _artifacts(project: Project, artifact: str | None) -> dict[str, str]:
     return {} if artifact is None else {project.models.get(artifact).model: artifact}
 
 
-def _kept_rows(project: Project, topic: Topic) -> Requests:
+def kept_rows(project: Project, topic: Topic) -> Requests:
     """As `request_rows`, None for what retention took."""
     starts = {held.partition: held.start for state in project.log.topics() for held in state.partitions}
     rows = request_rows(project.log, topic)

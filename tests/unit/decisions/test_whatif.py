@@ -10,11 +10,12 @@ import pytest
 import headrace as hr
 from headrace.core.points import Partition
 from headrace.decisions.define import Decision
+from headrace.decisions.differing import REST, SEGMENTS_MAX
 from headrace.decisions.known import rows_of
 from headrace.decisions.plan import Answer, Version
 from headrace.decisions.record import DecisionRecord
 from headrace.decisions.run import Question, Row
-from headrace.decisions.whatif import REST, SEGMENTS_MAX, WhatIfReport, what_if
+from headrace.decisions.whatif import WhatIfReport, what_if
 from headrace.models.artifact import Artifact
 from tests.needs import requires
 from tests.unit.decisions.altered import DECIDED, decided
