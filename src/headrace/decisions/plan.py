@@ -149,18 +149,20 @@ class Policy:
         places = {name: place for place, name in enumerate(names)}
         self._steps = tuple(_step(rule, names, places) for rule in rules)
 
-    def evaluate(self, values: Values, reasons: Sequence[Reason], explain: Explain) -> Decided:
+    def evaluate(
+        self, values: Values, reasons: Sequence[Reason], explain: Explain, scores: tuple[Scored, ...] = ()
+    ) -> Decided:
         """The first rule that applies. reasons: why each value is what it is. explain: asked where a rule wants its
-        model's reasons."""
+        model's reasons. scores: go with what is decided."""
         for index, step in enumerate(self._steps):
             then = _asked(step, values, reasons)
             match then:
                 case None:
                     continue
                 case Outcome():
-                    return Decided(step.rule.outcome, _codes(step, index, explain), index)
+                    return Decided(step.rule.outcome, _codes(step, index, explain), index, scores)
                 case (outcome, code):
-                    return Decided(outcome, (code,), index)
+                    return Decided(outcome, (code,), index, scores)
         raise AssertionError("a policy ends in an unconditional rule: decisions/define.py sees to it")
 
     def trace(self, values: Values, reasons: Sequence[Reason]) -> tuple[Standing, ...]:
@@ -267,7 +269,7 @@ class Arm:
     names: tuple[str, ...]
     policy: Policy
     scores: tuple[Scores, ...]  # of its models, in their order
-    _places: tuple[int, ...] = field(repr=False)  # of these among all that score
+    _places: tuple[tuple[str, int], ...] = field(repr=False)  # of its models: name, place among all that score
     _told: tuple[tuple[Scores, tuple[str | None, ...]] | None, ...] = field(repr=False)  # by rule: model, inputs' codes
 
     def __init__(self, decision: Decision, known: Sequence[str], scores: Mapping[str, Scores]) -> None:
@@ -279,7 +281,7 @@ class Arm:
         put(self, "names", names)
         put(self, "policy", Policy(decision.policy, names))
         put(self, "scores", tuple(scores[model.name] for model in decision.models))
-        put(self, "_places", tuple(order.index(model.name) for model in decision.models))
+        put(self, "_places", tuple((model.name, order.index(model.name)) for model in decision.models))
         put(self, "_told", tuple(_told(decision, rule, scores) for rule in decision.policy))
 
     def decide(
@@ -287,16 +289,19 @@ class Arm:
     ) -> Decided:
         """scored: what every model said, with why it is what it is."""
         values, reasons = self.weighed(values, reasons, scored)
-        found = self.policy.evaluate(values, reasons, lambda rule: self._explain(rule, values))
-        said = tuple([(m.name, scored[i][0]) for m, i in zip(self.decision.models, self._places, strict=True)])
-        return Decided(found.outcome, found.reasons, found.rule, said)
+        said = tuple([(name, scored[place][0]) for name, place in self._places])
+        return self.policy.evaluate(values, reasons, lambda rule: self._explain(rule, values), said)
 
     def weighed(
         self, values: Sequence[Value], reasons: Sequence[Reason], scored: Sequence[tuple[float | None, Reason]]
     ) -> tuple[list[Value], list[Reason]]:
         """What its policy is asked with, by `names`."""
-        mine = [scored[place] for place in self._places]
-        return [*values, *[score for score, _ in mine]], [*reasons, *[why for _, why in mine]]
+        all_values, all_reasons = list(values), list(reasons)
+        for _, place in self._places:
+            score, why = scored[place]
+            all_values.append(score)
+            all_reasons.append(why)
+        return all_values, all_reasons
 
     def _explain(self, rule: int, values: Values) -> tuple[str, ...]:
         """The codes of the inputs that raised the score of the rule's model, each once, the most first."""
