@@ -23,6 +23,6 @@ TARGETS = (
     Target(path="src/headrace/schemas/plan.py", tests=("tests/unit/schemas/test_plan.py",)),
     Target(
         path="src/headrace/decisions/plan.py",
-        tests=("tests/unit/decisions/test_plan.py", "tests/unit/decisions/test_arms.py"),
+        tests=tuple(f"tests/unit/decisions/{name}.py" for name in ("test_plan", "test_arms", "test_reasons")),
     ),
 )

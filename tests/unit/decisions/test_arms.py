@@ -166,6 +166,12 @@ def test_where_a_challenger_answers_the_decision_itself_stands_beside() -> None:
     assert said.beside[0][1].outcome is Outcome.APPROVE
 
 
+def test_an_arm_is_found_by_its_name() -> None:
+    version = Version(challenged(1.0, 0.0), VIEWS, {"fraud": FixedScores(0.6)})
+    assert version.arm(None) is version.own and version.own.decision.name == "checkout"
+    assert [version.arm(name).decision.name for name in ("next_0", "next_1")] == ["next_0", "next_1"]
+
+
 def test_keys_stand_elsewhere_for_another_decision() -> None:
     places = [(key_place("checkout", k), key_place("limits", k)) for k in range(400)]
     assert sum((a < 2**63) == (b < 2**63) for a, b in places) in range(150, 250)
