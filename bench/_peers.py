@@ -17,7 +17,6 @@ import os
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,10 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench._features_peers import NAMES
+from bench._peer_environment import peer_environment
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = Path(__file__).resolve().parent / "_features_peers.py"
-ENVIRONMENT = ROOT / "build" / "peers-features"
 REQUIREMENTS = ("polars==2.1.0", "duckdb==2.0.0", "pandas==3.1.1", "pyarrow==26.0.1")
 ONE_THREAD = ("book",)  # pandas has no other way
 TOLERANCE = 1e-9
@@ -40,7 +38,7 @@ Replay = Callable[[pa.Table, int], list[pa.Array]]  # rows and threads -> the co
 
 def compared(table: pa.Table, replay: Replay, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
     """(our figures, the peers'). table: as features.transactions gives it. folder: for files."""
-    python = _environment()
+    python = peer_environment("features", REQUIREMENTS)
     rows = folder / "rows.parquet"
     pq.write_table(table, rows)
     every = len(os.sched_getaffinity(0))
@@ -109,16 +107,3 @@ def _run(python: Path, peer: str, rows: Path, out: Path, threads: int) -> dict[s
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     said: dict[str, float | str] = json.loads(done.stdout.splitlines()[-1])
     return said
-
-
-def _environment() -> Path:
-    """The Python of the peers' environment, made where it is not there or of other versions."""
-    python, stamp = ENVIRONMENT / "bin" / "python", ENVIRONMENT / "requirements"
-    wanted = "\n".join(REQUIREMENTS)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"making {ENVIRONMENT} with {', '.join(REQUIREMENTS)}", file=sys.stderr)
-        venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS]
-        subprocess.run(install, check=True, stdout=sys.stderr)
-        stamp.write_text(wanted)
-    return python

@@ -5,7 +5,8 @@ The handbook example's `payment` decision, its boosted trees trained on a week o
 transactions that follow are decided one by one, each durable before it is answered. Every one of them is then
 recomputed from the log. Requests come as a caller has them, as mappings with texts; the time is that of the whole call.
 The disk's sync is measured on the same disk, before and after. Where the handbook's data is not on the machine, its
-simulated log is used, which `simulated` says. Against peers nothing is measured here.
+simulated log is used, which `simulated` says. With peers, what others serve of such a decision is asked at rising
+rates after our own run, on the same machine (`_serving_peers.py` says what each of them does and does not).
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bench import _serving_peers
 from bench._http_load import http_figures, requests_needed
 from bench.bits import EXAMPLE, OPTIONS, find_data
 from bench.log import measure_sync
 from headrace.core.times import Instant
 from headrace.models.artifact import Scorer
+from headrace.models.define import Model
 from headrace.models.inputs import matrix
+from headrace.models.train import Trained
 from headrace.runtime import training
 from headrace.runtime.project import Project, open_project
 
@@ -36,10 +40,14 @@ TRAINED_DAYS, HISTORY_DAYS = (26, 33), 41  # labels of the week are known when t
 QUICK_TRAINED_DAYS, QUICK_HISTORY_DAYS = (1, 3), 10
 DECISION, MODEL = "payment", "xgboost"
 WARM = 200  # decisions before the first that is measured
+STORE_REQUESTS = 20_000  # whose entities a peer's store is filled with
 
 
 def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
-    """The figures of BENCH `decisions`. Uses some 500 MB of the folder for temporary files."""
+    """The figures of BENCH `decisions`. Uses some 500 MB for temporary files; with peers also build/peers-fastapi and
+    build/peers-feast."""
+    if peers:
+        _serving_peers.prepare()
     with tempfile.TemporaryDirectory(prefix="headrace-bench-decisions-") as made:
         folder = Path(made)
         data, simulated = find_data(folder)
@@ -54,7 +62,9 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
         with open_project(project_folder) as project:
             project.apply()
             project.import_file("transactions", history, options=OPTIONS)
-            score_us = train_and_score(project, first_day(history), trained, days, rows=2_000 if quick else 20_000)
+            table, taught = train(project, first_day(history), trained, days)
+            model = project.definitions.model(MODEL)
+            score_us = score_p99_us(model, table, taught, rows=2_000 if quick else 20_000)
             decider = project.decider(DECISION)
             spent = [_spent(lambda one=one: decider.decide(one)) for one in requests[:own]][WARM:]
         http = http_figures(project_folder, requests[own:], quick=quick)
@@ -62,7 +72,14 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
             report = project.replay_decisions(DECISION)
             recorded = sum(1 for _ in project.records(DECISION))
         after = measure_sync(folder, syncs)
-    return {
+        others: dict[str, float] = {}
+        if peers:
+            (place := folder / "peers").mkdir()
+            others = _serving_peers.score_peers(model, table, taught, place, quick=quick)
+            with open_project(project_folder) as project:
+                asked = requests[own : own + STORE_REQUESTS]
+                others |= _serving_peers.store_peer(project, asked, _last(asked), place, quick=quick)
+    measured = {
         "figures": {
             "fsync_p50_ms": (before["fsync_p50_ms"] + after["fsync_p50_ms"]) / 2,
             "fsync_p99_ms": max(before["fsync_p99_ms"], after["fsync_p99_ms"]),
@@ -77,6 +94,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
             "simulated": int(simulated),
         }
     }
+    return {**measured, "peers": others} if peers else measured
 
 
 def split(folder: Path, table: pa.Table, days: int, count: int) -> tuple[Path, list[dict[str, object]]]:
@@ -111,14 +129,31 @@ def first_day(history: Path) -> Instant:
 
 def train_and_score(project: Project, begin: Instant, trained_days: tuple[int, int], days: int, *, rows: int) -> float:
     """Trains and registers the model; the p99 of one row's score by it, in microseconds."""
+    table, taught = train(project, begin, trained_days, days)
+    return score_p99_us(project.definitions.model(MODEL), table, taught, rows=rows)
+
+
+def train(project: Project, begin: Instant, trained_days: tuple[int, int], days: int) -> tuple[pa.Table, Trained]:
+    """Trains and registers the model: (its training set, what was made of it)."""
     first, end, t_label = (Instant(begin + day * 86_400_000_000) for day in (*trained_days, days))
     made = training.build_training_set(project, MODEL, begin=first, end=end, t_label=t_label)
     trained, _ = training.train_model(project, MODEL, made)
-    assert trained.artifact.trees is not None
-    scorer = Scorer(trained.artifact)
-    numbers = matrix(project.definitions.model(MODEL), made.table)[:rows].tolist()
+    return made.table, trained
+
+
+def score_p99_us(model: Model, table: pa.Table, taught: Trained, *, rows: int) -> float:
+    """One row at a time."""
+    assert taught.artifact.trees is not None
+    scorer = Scorer(taught.artifact)
+    numbers = matrix(model, table)[:rows].tolist()
     scorer.one(numbers[0])
     return float(np.percentile([_spent(lambda row=row: scorer.one(row)) for row in numbers], 99)) * 1e6
+
+
+def _last(requests: list[dict[str, object]]) -> Instant:
+    """The latest instant of a transaction."""
+    latest = max(dt.datetime.fromisoformat(str(request["tx_datetime"])) for request in requests)
+    return Instant(round(latest.timestamp()) * 1_000_000)
 
 
 def _spent(work: Callable[[], object]) -> float:

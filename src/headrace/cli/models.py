@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import click
@@ -13,13 +14,13 @@ import pyarrow.parquet as pq
 
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.core.times import Instant, instant, iso
-from headrace.features.audit import audit as audit_rows
-from headrace.features.finding import Finding, Severity
-from headrace.features.training_files import ROWS_FILE
+from headrace.features.finding import Severity
+from headrace.features.training_files import MANIFEST_FILE, ROWS_FILE
 from headrace.log.port import QUARANTINED, VERDICT
 from headrace.models.inputs import labels
 from headrace.models.picture import picture
 from headrace.runtime import training
+from headrace.runtime.audited import audit_availability
 from headrace.runtime.project import Project, open_project
 
 
@@ -50,9 +51,10 @@ def build(folder: str, model: str, out: Path, begin: str | None, end: str | None
         made = training.build_training_set(project, model, begin=_at(begin), end=_at(end), t_label=_at(t_label))
         training.write_training_set(made, out)
     said = made.manifest
+    outside = "" if said.outside is None else f", {said.outside:,} outside"
     click.echo(
         f"{said.rows:,} rows ({said.served:,} served, {said.available:,} available), {said.positives} positive; "
-        f"left out: {said.immature:,} immature, {said.unlabelled:,} unlabelled",
+        f"left out: {said.immature:,} immature, {said.unlabelled:,} unlabelled{outside}",
         err=True,
     )
     click.echo(said.content_hash)
@@ -177,16 +179,26 @@ def audit() -> None:
 
 
 @audit.command()
-@click.option("--model", help="Look at this model's training set as well.")
+@click.option("--model", help="Look at what this model learned from and was served as well.")
+@click.option(
+    "--rows",
+    type=click.Path(exists=True, path_type=Path),
+    help="What it learned from: a training set's folder, or a Parquet file; built anew by default.",
+)
+@click.option("--t-label", help="When the outcome of --rows was looked at; by default what its manifest says, or now.")
 @output_option
 @click.pass_obj
-def availability(folder: str, model: str | None, output: str) -> None:
-    """Suspicions of leaks (SEMANTICS 4.5): how late truths really came, single features that know too much.
+def availability(folder: str, model: str | None, rows: Path | None, t_label: str | None, output: str) -> None:
+    """Suspicions of leaks (SEMANTICS 4.5): how late truths really came, single features that know too much, inputs that
+    are otherwise live, training rows that were chosen by their outcome.
 
     Exit 1 where there is a strong one.
     """
+    if model is None and rows is not None:
+        raise click.UsageError("--rows needs --model: whose rows are they?")
+    table, said = (None, None) if rows is None else _learned_from(rows)
     with open_project(folder) as project:
-        findings = _findings(project, model)
+        findings = audit_availability(project, model, rows=table, t_label=_at(t_label or said))
     if output == "json":
         emit_json(findings)
     elif not findings:
@@ -198,25 +210,9 @@ def availability(folder: str, model: str | None, output: str) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _findings(project: Project, model: str | None) -> list[Finding]:
-    logged = {
-        state.topic.name: [
-            (p.partition, batch) for p in state.partitions for batch in project.log.read(p.partition, p.start)
-        ]
-        for state in project.log.topics()
-    }
-    table, outcome = None, None
-    if model is not None:
-        made = training.build_training_set(project, model)
-        declared = project.definitions.model(model)
-        outcome = declared.label_name
-        table = made.table.select([*(i.name for i in declared.inputs), outcome])
-    declared_all = project.definitions
-    return audit_rows(
-        declared_all.topics.values(),
-        declared_all.labels.values(),
-        declared_all.views.values(),
-        logged,
-        training=table,
-        outcome=outcome,
-    )
+def _learned_from(rows: Path) -> tuple[pa.Table, str | None]:
+    """(a training set's rows, the label instant that its manifest says)."""
+    if not rows.is_dir():
+        return pq.read_table(rows), None
+    manifest = json.loads((rows / MANIFEST_FILE).read_text(encoding="utf-8"))
+    return pq.read_table(rows / ROWS_FILE), str(manifest["t_label"])

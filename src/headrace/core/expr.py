@@ -267,7 +267,7 @@ def call(op: str, *operands: Operand, tz: str = "UTC") -> Call:
 
 def _result_type(op: str, args: tuple[Expr, ...]) -> DataType | None:
     types = [a.type for a in args]
-    numbers = all(t.numeric or t.kind is Kind.DURATION for t in types)
+    numbers = _are_numbers(types)
     if op in ARITHMETIC or op in FUNCTIONS:
         return schema.float64 if numbers else None
     if op in ("neg", "abs"):
@@ -290,9 +290,14 @@ def _result_type(op: str, args: tuple[Expr, ...]) -> DataType | None:
 
 
 def _common(types: list[DataType]) -> DataType | None:
+    """One type for whichever is chosen: theirs, or double where numbers are mixed; a duration is its microseconds."""
     if all(t == types[0] for t in types):
         return types[0]
-    return schema.float64 if all(t.numeric for t in types) else None
+    return schema.float64 if _are_numbers(types) else None
+
+
+def _are_numbers(types: list[DataType]) -> bool:
+    return all(t.numeric or t.kind is Kind.DURATION for t in types)
 
 
 def hour(value: Operand, *, tz: str = "UTC") -> Expr:
@@ -306,7 +311,8 @@ def weekday(value: Operand, *, tz: str = "UTC") -> Expr:
 
 
 def coalesce(*values: Operand) -> Expr:
-    """The first that is not null."""
+    """The first that is not null. Of one type it stays that type; mixed numbers are doubles, a duration among them its
+    microseconds."""
     return call("coalesce", *values)
 
 

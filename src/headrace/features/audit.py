@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.core.codec import units
-from headrace.core.expr import references
+from headrace.core.columns import evaluate_columns
+from headrace.core.expr import Expr, references
 from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.schema import Kind
 from headrace.core.times import Duration
@@ -41,6 +42,16 @@ CHANCE_MIN = 1e-6  # a group without a single label is a suspicion where chance 
 MONTH = Duration.parse("30d").micros
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which origins a training set holds. ids: of its rows, by the label's `on`. t_label: its label instant. where: the
+    condition on the origin by which rows were chosen on purpose; None: all were meant."""
+
+    ids: Iterable[int | str]
+    t_label: int
+    where: Expr | None = None
+
+
 def audit(
     topics: Iterable[Topic],
     labels: Iterable[Label],
@@ -50,14 +61,13 @@ def audit(
     training: pa.Table | None = None,
     outcome: str | None = None,
     live: pa.Table | None = None,
-    trained: Mapping[str, tuple[Iterable[int | str], int]] | None = None,
+    trained: Mapping[str, Chosen] | None = None,
 ) -> list[Finding]:
     """Every check that the given rows allow, strongest first.
 
     logged: of the topics, their truth topics `<topic>.<column>` and the labels' sources, as far as there is any.
     training: a training set's inputs and, in the column `outcome`, its boolean or 0/1 label. live: the same inputs as
-    they were served, without the label. trained: by label, the ids of the origins in a training set, and its label
-    instant.
+    they were served, without the label. trained: by label, the origins in a training set.
     """
     held = {name: [(p, b) for p, b in batches if b.num_rows] for name, batches in logged.items()}
     readers = _readers(views)
@@ -69,7 +79,7 @@ def audit(
         findings += label_lateness(label, held, readers)
         findings += no_chance(label, held)
         if trained is not None and label.name in trained:
-            findings += selected_by_outcome(label, held, *trained[label.name])
+            findings += selected_by_outcome(label, held, trained[label.name])
     if training is not None and outcome is not None:
         findings += single_features(training, outcome)
     if training is not None and live is not None:
@@ -265,19 +275,24 @@ def no_chance(label: Label, logged: Logged) -> list[Finding]:
     return findings
 
 
-def selected_by_outcome(label: Label, logged: Logged, trained: Iterable[int | str], t_label: int) -> list[Finding]:
+def selected_by_outcome(label: Label, logged: Logged, trained: Chosen) -> list[Finding]:
     """Whether the training rows are a choice that depends on the outcome.
 
-    trained: the ids of the origins in the training set; t_label: its label instant. Compares the share with a label
-    event among the matured origins in the set and those left out (two-proportion z).
+    Compares the share with a label event among the matured origins in the set and those left out (two-proportion z); of
+    both those that `where` means, in the time that the set spans.
     """
     facts, origins = _rows_of(label.source.name, logged, live=None), _rows(label.of, logged, live=None)
     if facts is None or origins is None:
         return []
-    matured = units(_one(origins.column(EVENT_TIME))) + label.maturity.micros <= t_label
-    labelled = _labelled(label, origins, facts)[matured]
-    chosen = set(trained)
-    inside = np.array([id in chosen for id in origins.column(label.on).to_pylist()], np.bool_)[matured]
+    chosen, times = set(trained.ids), units(_one(origins.column(EVENT_TIME)))
+    inside = np.array([id in chosen for id in origins.column(label.on).to_pylist()], np.bool_)
+    if not inside.any():
+        return []
+    meant = (times >= times[inside].min()) & (times <= times[inside].max())
+    meant &= times + label.maturity.micros <= trained.t_label
+    if trained.where is not None:
+        meant &= _true(trained.where, origins)
+    labelled, inside = _labelled(label, origins, facts)[meant], inside[meant]
     count, out = int(inside.sum()), int((~inside).sum())
     if min(count, out) < ROWS_MIN:
         return []
@@ -364,6 +379,12 @@ def _labelled(label: Label, origins: pa.Table, facts: pa.Table) -> Booleans:
     return np.array(
         [any(e <= t <= e + within for t in events.get(key, ())) for key, e in zip(keys, times, strict=True)], np.bool_
     )
+
+
+def _true(condition: Expr, origins: pa.Table) -> Booleans:
+    columns = {reference.path: origins.column(reference.name) for reference in references(condition)}
+    found = evaluate_columns(condition, columns, rows=origins.num_rows).fill_null(False)
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _readers(views: Iterable[FeatureView]) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ and the content hash says whether it worked. Runs the kernel; touches nothing el
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ from headrace.features.replay_log import Events
 from headrace.features.replay_rows import Rows
 from headrace.features.training_files import Manifest, TrainingSet
 from headrace.features.training_labels import training_labels
-from headrace.features.training_records import Recorded, Records, recorded, served_and_mixed
+from headrace.features.training_records import Recorded, Records, decided, recorded, served_and_mixed
 from headrace.log.port import EVENT_TIME
 
 
@@ -38,7 +38,8 @@ class Asked:
     """What a training set is to hold.
 
     inputs: (column, expression over the topic's fields and the views' features), in order. label: of the topic, or one
-    of its late columns. begin, end: requests with begin <= event_time < end. t_label: when the outcome is looked at;
+    of its late columns. where: a condition on the topic's fields; requests for which it is not true are left out.
+    begin, end: requests with begin <= event_time < end. t_label: when the outcome is looked at;
     younger requests than the label's maturity are left out. cut: what is read of the log; None: all that `events`
     holds. fingerprints: of the definitions, for the manifest.
     """
@@ -48,6 +49,7 @@ class Asked:
     inputs: tuple[tuple[str, Expr], ...]
     label: Label | Reference
     t_label: Instant
+    where: Expr | None = None
     begin: Instant | None = None
     end: Instant | None = None
     cut: Cut | None = None
@@ -83,19 +85,18 @@ def build(
     rows, values, counts = _rows(asked, events)
     held = recorded([plan.view.name for plan in plans], rows, records)
     features = _served(plans, events, rows, held, threads)
-    columns = {f"{asked.topic}.{name}": rows.column(name) for name in _fields(asked)}
     arrays: list[pa.Array | pa.ChunkedArray] = []
     names: list[str] = []
     topic = events.topic(asked.topic).topic
     taken = {name for name, _ in asked.inputs}
     if topic.id is not None and topic.id not in taken:
         names.append(topic.id)
-        arrays.append(rows.column(topic.id))
+        arrays.append(_column(rows, topic.id))
     names.append(EVENT_TIME)
     arrays.append(rows.column_of_times())
-    for name, expr in asked.inputs:
+    for name, column in _inputs(asked, rows, features):
         names.append(name)
-        arrays.append(_input(expr, columns, features, len(rows)))
+        arrays.append(column)
     names.append(asked.label.name)
     arrays.append(values)
     table = pa.Table.from_arrays(arrays, names=names)
@@ -117,22 +118,45 @@ def late_data_impact(
     return [_impact(name, was[name], now[name]) for name in was]
 
 
+def inputs_served(
+    asked: Asked, plans: Sequence[ViewPlan], events: Events, records: Records, *, threads: int = 2
+) -> pa.Table:
+    """The inputs, a column each, of the requests that have a record, as they were served; no label is looked at, so the
+    newest are among them. Raises: as `build`."""
+    _check(asked, plans)
+    rows, _ = requests(asked, events if asked.cut is None else events.below(asked.cut))
+    rows = rows.take(decided(rows, records))
+    held = recorded([plan.view.name for plan in plans], rows, records)
+    return pa.table(dict(_inputs(asked, rows, _served(plans, events, rows, held, threads))))
+
+
 # --- rows, labels, features ---
 
 
 def _rows(asked: Asked, events: Events) -> tuple[Rows, pa.Array, dict[str, int]]:
     """The requests that enter, their labels, and what was left out."""
-    rows = Rows.logged(events, asked.topic, begin=asked.begin, end=asked.end)
+    rows, outside = requests(asked, events)
     labelled = training_labels(asked.label, events, asked.topic, rows.row, asked.t_label)
     known = labelled.values.is_valid().to_numpy(zero_copy_only=False)
     kept = labelled.mature & known
     counts = {
+        "outside": outside,
         "immature": int(np.count_nonzero(~labelled.mature)),
         "unlabelled": int(np.count_nonzero(labelled.mature & ~known)),
     }
     if kept.all():
         return rows, labelled.values, counts
     return rows.take(np.flatnonzero(kept)), labelled.values.filter(pa.array(kept)), counts
+
+
+def requests(asked: Asked, events: Events) -> tuple[Rows, int]:
+    """(the topic's requests of the asked time for which `where` is true, how many others there are)."""
+    rows = Rows.logged(events, asked.topic, begin=asked.begin, end=asked.end)
+    if asked.where is None:
+        return rows, 0
+    columns = {r.path: _column(rows, r.name) for r in references(asked.where)}
+    true = evaluate_columns(asked.where, columns, rows=len(rows)).fill_null(False).to_numpy(zero_copy_only=False)
+    return rows.take(np.flatnonzero(true)), int(np.count_nonzero(~true))
 
 
 def _served(
@@ -160,9 +184,20 @@ def _features(
     return found
 
 
-def _fields(asked: Asked) -> list[str]:
-    read = [r.name for _, expr in asked.inputs for r in references(expr) if r.source is Source.FIELD]
-    return list(dict.fromkeys(read))
+def _inputs(
+    asked: Asked, rows: Rows, features: Mapping[str, pa.ChunkedArray]
+) -> Iterator[tuple[str, pa.Array | pa.ChunkedArray]]:
+    """The inputs' columns in order. features: by "view.feature", of the same rows."""
+    read = {r.path: r.name for _, expr in asked.inputs for r in references(expr) if r.source is Source.FIELD}
+    columns = {path: _column(rows, name) for path, name in read.items()}
+    for name, expr in asked.inputs:
+        yield name, _input(expr, columns, features, len(rows))
+
+
+def _column(rows: Rows, name: str) -> pa.Array | pa.ChunkedArray:
+    """A field of logged requests; also of none."""
+    assert rows.topic is not None, "a training set's rows are logged requests"
+    return rows.column(name) if len(rows) else rows.topic.table.column(name).slice(0, 0)
 
 
 def _input(
@@ -178,6 +213,13 @@ def _input(
 
 def _check(asked: Asked, plans: Sequence[ViewPlan]) -> None:
     features = {f"{plan.view.name}.{feature.name}" for plan in plans for feature in plan.view.features}
+    for reference in references(asked.where) if asked.where is not None else ():
+        if reference.source is not Source.FIELD or reference.owner != asked.topic:
+            raise SchemaError(
+                "HR-0530",
+                f"training set {asked.name!r}: where reads {reference.path!r}",
+                detail=f"expected fields of topic {asked.topic!r}",
+            )
     for name, expr in asked.inputs:
         for reference in references(expr):
             is_field = reference.source is Source.FIELD and reference.owner == asked.topic
@@ -213,6 +255,8 @@ def _stated(asked: Asked, events: Events, table: pa.Table, values: pa.Array, cou
         cut=tuple((p.topic, p.incarnation, p.index, offset) for p, offset in read),
         fingerprints=tuple(sorted(asked.fingerprints.items())),
         inputs=tuple((name, describe(expr), str(expr.type)) for name, expr in asked.inputs),
+        where=None if asked.where is None else describe(asked.where),
+        outside=None if asked.where is None else counts["outside"],
         semantics=SEMANTICS,
         rows=table.num_rows,
         positives=int(pc.sum(values).as_py() or 0) if boolean else None,

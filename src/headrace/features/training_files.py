@@ -33,7 +33,8 @@ _CODEC = "lz4"
 class Manifest:
     """All that is needed to build it again, and to see that it is the same. cut: (topic, incarnation, partition, next
     offset). served, available, mixed: rows by how all of their views were replayed. immature: requests left out because
-    their label had not matured; unlabelled: because no truth is known. content_hash: of names, types and values,
+    their label had not matured; unlabelled: because no truth is known. where, outside: which requests are learned from,
+    and how many others there were; None, and not written, where all are. content_hash: of names, types and values,
     whatever the chunks and files."""
 
     name: str
@@ -53,11 +54,15 @@ class Manifest:
     mixed: int
     immature: int
     unlabelled: int
+    where: str | None = None
+    outside: int | None = None
     content_hash: str = ""
 
     def to_json(self) -> str:
         """Indented, keys in order: equal manifests are equal texts."""
         said = {name: getattr(self, name) for name in self.__slots__}
+        if self.where is None:
+            del said["where"], said["outside"]
         return json.dumps({"format": MANIFEST_FORMAT, **said}, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -48,6 +48,11 @@ def recorded(views: Iterable[str], rows: Rows, records: Records | None) -> list[
     return result
 
 
+def decided(rows: Rows, records: Records) -> npt.NDArray[np.intp]:
+    """Which of these rows have a record, ascending."""
+    return np.array(sorted(place for place, _ in _places(rows, records)), np.intp)
+
+
 def served_and_mixed(found: Sequence[Recorded | None], rows: int) -> tuple[int, int]:
     """(rows all of whose views stand as recorded, rows of which some do)."""
     masks = [np.zeros(rows, np.bool_) if one is None else one.some for one in found]

@@ -70,8 +70,10 @@ class Model:
     """A score in [0, 1] for one event of a topic: the probability of its label.
 
     topic: the name of the label's origin topic, whose events are scored. inputs: in the order in which the scorer takes
-    them. label: a Label, or a late boolean column of the topic. Raises: DefinitionError HR-0601 to HR-0606, LeakError
-    HR-0201, MaturityError HR-0202.
+    them. label: a Label, or a late boolean column of the topic. where: a condition on the request's fields; only
+    requests for which it is true enter a training set (false and null do not), and so what is measured on one. It
+    chooses rows and nothing else: a request that it leaves out is scored like any other, where a decision asks.
+    Raises: DefinitionError HR-0601 to HR-0606, HR-0615, LeakError HR-0201, MaturityError HR-0202.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Model:
     inputs: tuple[Input, ...]
     label: Label | Reference
     trainer: Trainer
+    where: Expr | None
     description: str
 
     def __init__(
@@ -88,6 +91,7 @@ class Model:
         features: Sequence[LearnedFrom],
         label: Label | Reference,
         trainer: Trainer,
+        where: Operand | None = None,
         description: str = "",
     ) -> None:
         if not name.isidentifier() or name.startswith("_"):
@@ -98,9 +102,12 @@ class Model:
         put(self, "name", name)
         put(self, "topic", _origin(name, label))
         put(self, "inputs", _inputs(name, self.topic, features))
-        for one in self.inputs:
-            if isinstance(label, Label):
+        put(self, "where", None if where is None else _where(name, self.topic, to_expr(where)))
+        if isinstance(label, Label):
+            for one in self.inputs:
                 check_declared(f"model {name!r}: input {one.name!r}", one.expr, label.of)
+            if self.where is not None:
+                check_declared(f"model {name!r}: where", self.where, label.of)
         put(self, "label", label)
         put(self, "trainer", trainer)
         put(self, "description", description)
@@ -125,8 +132,10 @@ class Model:
         return view_names(i.expr for i in self.inputs)
 
     def meaning(self) -> dict[str, object]:
-        """What the fingerprint covers, as JSON values: inputs in order, label, trainer; not the description. The
-        fingerprints of the topic, the label and the views stand beside it in the catalog."""
+        """What the fingerprint covers, as JSON values: inputs in order, label, trainer, and the rows it learns from
+        where they are not all; not the description. The fingerprints of the topic, the label and the views stand beside
+        it in the catalog."""
+        chosen = {} if self.where is None else {"where": describe(self.where)}
         return {
             "kind": "model",
             "name": self.name,
@@ -134,6 +143,7 @@ class Model:
             "inputs": [[i.name, describe(i.expr), str(i.type)] for i in self.inputs],
             "label": self.label_name,
             "trainer": [self.trainer.method.value, self.trainer.standardize, self.trainer.seed, *self.trainer.settings],
+            **chosen,
         }
 
 
@@ -437,6 +447,24 @@ def _input(model: str, topic: str, expr: Expr) -> Input:
             input=name,
         )
     return Input(name=name, expr=expr)
+
+
+def _where(model: str, topic: str, expr: Expr) -> Expr:
+    what = f"model {model!r}: where"
+    check_known(what, expr, (model,))
+    for reference in references(expr):
+        if reference.source is not Source.FIELD or reference.owner != topic:
+            raise DefinitionError(
+                "HR-0615",
+                f"{what} reads {reference.path!r}",
+                detail=f"expected fields of topic {topic!r}, whose events are scored",
+                hint="what a view or a score says is no choice of training rows: make it an input",
+            )
+    if expr.type.kind is not Kind.BOOLEAN:
+        raise DefinitionError(
+            "HR-0615", f"{what} is {expr.type}", detail=f"expected a condition, seen {describe(expr)}"
+        )
+    return expr
 
 
 def _input_name(model: str, expr: Expr) -> str:

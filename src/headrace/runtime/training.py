@@ -59,6 +59,7 @@ def asked(
         inputs=tuple((i.name, i.expr) for i in model.inputs),
         label=model.label,
         t_label=t_label,
+        where=model.where,
         begin=begin,
         end=end,
         cut=cut,

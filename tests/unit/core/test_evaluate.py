@@ -73,7 +73,7 @@ def trees(kind, depth):
     operators = ["add", "sub", "mul", "div", "pow"]
     same = {"number": number, "bool": boolean, "string": string, "time": time}[kind]
     choices = [leaf, st.builds(if_else, boolean, same, same), st.builds(coalesce, same, same)]
-    if kind == "number":
+    if kind == "number":  # of every type that is one, mixed
         choices = [
             leaf,
             st.builds(call, st.sampled_from(operators), number, number),
@@ -82,8 +82,8 @@ def trees(kind, depth):
             st.builds(call, st.sampled_from(["neg", "abs"]), number),
             st.builds(hour, time, tz=st.sampled_from(ZONES)),
             st.builds(weekday, time, tz=st.sampled_from(ZONES)),
-            st.tuples(boolean, number, number).filter(lambda t: _chooses(*t)).map(lambda t: if_else(*t)),
-            st.tuples(number, number).filter(lambda t: _chooses(None, *t)).map(lambda t: coalesce(*t)),
+            st.builds(if_else, boolean, number, number),
+            st.builds(coalesce, number, number),
             number.map(lambda e: e.named("named")),
         ]
     if kind == "bool":
@@ -98,10 +98,6 @@ def trees(kind, depth):
             *choices[1:],
         ]
     return st.one_of(choices)
-
-
-def _chooses(condition, left, right):
-    return left.type == right.type or (left.type.numeric and right.type.numeric)
 
 
 def bits(value):
@@ -170,6 +166,12 @@ i, x, y, m, r, b, s, at, d = (REFERENCES[n] for n in NAMES)
         (s < "z", {"s": "å"}, False),  # by code point
         (coalesce(i, x), {"x": 2.5}, 2.5),
         (coalesce(i, x), {"i": 2}, 2.0),
+        (coalesce(d, d), {"d": 5}, 5),  # one type: stays a duration
+        (coalesce(d, 0), {}, 0.0),  # mixed: microseconds as doubles
+        (coalesce(d, 0), {"d": 2_000_000}, 2_000_000.0),
+        (coalesce(x, d), {"d": 2**53 + 1}, float(2**53)),
+        (coalesce(m, d), {"m": 250}, 2.5),
+        (if_else(b, d, -1.0), {"b": False}, -1.0),
         (if_else(b, i, 0), {"i": 7}, 0),
         (hour(at), {"at": -1}, 23),
         (weekday(at), {"at": 0}, 3),

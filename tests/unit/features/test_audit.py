@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
+from headrace.core.expr import Expr
 from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.times import Duration
 from headrace.features import define
-from headrace.features.audit import audit
+from headrace.features.audit import Chosen, audit
 from headrace.features.audit_inputs import auc, distributions, psi, single_features
 from headrace.features.define import FeatureView, Label
 from headrace.features.finding import Check, Severity
@@ -208,11 +209,27 @@ def test_training_rows_that_were_chosen_by_outcome() -> None:
     chosen = sorted(some | set(world.bad))
 
     def found(ids: list[int]) -> list[Check]:
-        trained = {"bad": (ids, 100 * DAY)}
+        trained = {"bad": Chosen(ids=ids, t_label=100 * DAY)}
         return [f.check for f in audit([PLANS], [BAD], [VIEW], world.logged(), trained=trained)]
 
     assert found(chosen) == [Check.SELECTED]
     assert found([number for number in range(600) if number % 7 < 3]) == []
+
+
+def test_training_rows_of_a_time_and_of_a_condition_are_compared_with_their_like() -> None:
+    world = World()
+    world.bad = [number for number in range(600) if number % 2 and (number < 300 or number % 20 < 8)]
+
+    def found(ids: list[int], where: Expr | None = None) -> list[Check]:
+        trained = {"bad": Chosen(ids=ids, t_label=100 * DAY, where=where)}
+        said = audit([PLANS], [BAD], [VIEW], world.logged(), trained=trained)
+        return [one.check for one in said if one.check is Check.SELECTED]
+
+    odd, even = [n for n in range(600) if n % 2], [n for n in range(600) if n % 2 == 0]
+    assert found(odd) == found(even) == [Check.SELECTED]  # only the odd are ever bad
+    assert found(odd, ~PLANS.approved) == []  # chosen by what is known at the decision
+    assert found(list(range(300))) == []  # all of its time, in which more were bad than later
+    assert found([n for n in odd if n < 300 and n in world.bad] + [0, 299], None) != []
 
 
 # --- inputs ---

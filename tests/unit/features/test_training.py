@@ -199,11 +199,48 @@ def test_a_late_column_is_a_label_too_and_unknown_truths_are_left_out() -> None:
     assert (made.manifest.immature, made.manifest.unlabelled) == (1, 7)
 
 
+def test_only_requests_for_which_where_is_true_enter_false_and_null_do_not() -> None:
+    web = asked(where=requests.channel == "web")  # requests 0, 3, 6 and 9 have none
+    made = build(web, plans(), log())
+    assert made.table.column("request").to_pylist() == [1, 2, 4, 5]
+    assert made.table.column("charged").to_pylist() == [False, True, False, False]
+    whole = build(asked(), plans(), log()).table
+    kept = whole.filter(pa.array([id in (1, 2, 4, 5) for id in whole.column("request").to_pylist()]))
+    assert made.table.equals(kept)  # windows see the requests that are no rows
+    manifest = made.manifest
+    assert (manifest.where, manifest.outside) == ("eq(requests.channel, 'web')", 4)
+    assert (manifest.rows, manifest.immature) == (4, 2)  # of 7 and 8; 9 is outside
+    assert len(late_data_impact(web, plans(), log())) == 3
+    assert {one.rows for one in late_data_impact(web, plans(), log())} == {4}
+    some = build(replace(web, begin=Instant(2 * DAY), end=Instant(5 * DAY)), plans(), log())
+    assert (some.table.column("request").to_pylist(), some.manifest.outside) == ([2, 4], 1)
+
+
+def test_where_over_what_is_there_for_every_request_is_counted_by_rows_not_by_labels() -> None:
+    made = build(asked(where=to_expr(requests.amount) >= 1.05), plans(), log())
+    assert made.table.column("request").to_pylist() == [5, 6]
+    assert (made.manifest.outside, made.manifest.immature) == (5, 3)
+    none = build(asked(where=requests.amount > 1_000), plans(), log())
+    assert (none.table.num_rows, none.manifest.outside, none.manifest.immature) == (0, 10, 0)
+    assert none.table.schema == made.table.schema
+
+
+def test_a_manifest_says_where_only_where_there_is_one(tmp_path) -> None:
+    _, plain = write(build(asked(), plans(), log()), tmp_path / "plain")
+    assert not {"where", "outside"} & set(json.loads(plain.read_text()))
+    _, chosen = write(build(asked(where=requests.channel == "web"), plans(), log()), tmp_path / "chosen")
+    said = json.loads(chosen.read_text())
+    assert (said["where"], said["outside"]) == ("eq(requests.channel, 'web')", 4)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     other = hr.FeatureView("other", entity="customer", source=requests, features=[hr.count().over("1d")])
     with pytest.raises(SchemaError, match="reads 'other.count_1d'") as unknown:
         build(asked(inputs=(("n", other.features[0].expression),)), plans(), log())
     assert unknown.value.code == "HR-0530"
+    with pytest.raises(SchemaError, match="where reads 'activity.count_2d'") as unfit:
+        build(asked(where=view["count_2d"] > 1), plans(), log())
+    assert unfit.value.code == "HR-0530"
     with pytest.raises(SchemaError, match="two columns named 'charged'"):
         build(asked(inputs=(("charged", to_expr(requests.amount)),)), plans(), log())
 

@@ -171,6 +171,36 @@ def test_trainers_are_values() -> None:
     assert hr.logistic_regression().standardize and not hr.decision_tree().standardize
 
 
+def test_where_is_of_the_request_and_part_of_the_meaning_only_where_it_is_given() -> None:
+    plain, web = fraud_model(LOGISTIC), fraud_model(LOGISTIC, where=applications.channel == "web")
+    assert plain.where is None and "where" not in plain.meaning()
+    assert web.meaning() == {**plain.meaning(), "where": "eq(applications.channel, 'web')"}
+    assert fraud_model(LOGISTIC, where=applications.trusted).meaning()["where"] == "applications.trusted"
+
+
+@pytest.mark.parametrize(
+    ("where", "kind", "code"),
+    [
+        (lambda: applications.fraud, LeakError, "HR-0201"),
+        (lambda: applications.loss.is_null(), LeakError, "HR-0201"),
+        (lambda: hr.coalesce(applications.loss, 0.0) > 1, LeakError, "HR-0201"),
+        (lambda: charged_back, MaturityError, "HR-0202"),
+        (lambda: activity.count_7d > 3, DefinitionError, "HR-0615"),
+        (lambda: (applications.channel == "web") & (activity.count_7d > 3), DefinitionError, "HR-0615"),
+        (lambda: chargebacks.share > 0.5, DefinitionError, "HR-0615"),
+        (lambda: hr.score > 0.5, DefinitionError, "HR-0615"),
+        (lambda: applications.amount, DefinitionError, "HR-0615"),
+        (lambda: "web", DefinitionError, "HR-0615"),
+    ],
+)
+def test_where_that_is_no_condition_on_the_request_is_refused(
+    where: Callable[[], object], kind: type[DefinitionError], code: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        fraud_model(LOGISTIC, where=where())
+    assert caught.value.code == code
+
+
 def test_meaning_changes_with_order_and_trainer_but_not_with_text() -> None:
     model = fraud_model(LOGISTIC)
     assert fraud_model(LOGISTIC, description="other words").meaning() == model.meaning()
