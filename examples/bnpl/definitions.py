@@ -1,5 +1,5 @@
-"""A buy-now-pay-later lender, declared: what happens, what is known of it when, two models, and what the checkout
-decides.
+"""A buy-now-pay-later lender, declared: what happens, what is known of it when, two models, what the checkout decides
+by both of them, and a stricter policy beside it.
 
 Two labels say when an outcome is certain. A chargeback comes within thirty days and is heard of up to three days later;
 a plan has defaulted if its last payment within sixty days failed. No view, model or rule can read either of them
@@ -7,6 +7,7 @@ earlier.
 """
 
 import headrace as hr
+from headrace.decisions.define import Rule
 
 MONEY = hr.field(hr.decimal(12, 2), required=True, minimum=0, maximum=100_000)
 
@@ -347,10 +348,10 @@ default = hr.Model(
 
 # --- what is decided ---
 
-# Which inputs of the model are said to be the reason, and by which code. The hour and the channel are nobody's reason.
+# Which inputs of the models are said to be the reason, and by which code. The hour and the channel are nobody's reason.
 REASONS = {
     "AMOUNT": (applications.amount, amount_to_mean),
-    "GOODS": (easy_to_sell, applications.items),
+    "GOODS": (easy_to_sell, shop.category == "groceries", applications.items),
     "NEW_ADDRESS": (applications.new_address,),
     "NEW_CUSTOMER": (profile.known_for, profile.thin_file),
     "NEW_AT_MERCHANT": (customer_at_merchant.purchases_before,),
@@ -358,6 +359,7 @@ REASONS = {
         customer.count_1h,
         customer.count_1d,
         customer.count_7d,
+        customer.count_30d,
         customer.sum_amount_1d,
         customer.distinct_merchant_id_1d,
         customer.time_since_last,
@@ -385,20 +387,102 @@ REASONS = {
         merchant_reports.count_30d,
     ),
     "EARLIER_CHARGEBACKS": (customer_reports.count_90d,),
+    "INCOME": (profile.income_band,),
+    "LIMIT_USED": (utilisation, exposure.owed > 0),
+    "PAYMENT_HISTORY": (payments.count_90d,),
+    "MISSED_PAYMENTS": (
+        payments.failed_14d,
+        payments.failed_30d,
+        payments.failed_90d,
+        payments.failed_rate_90d,
+        payments.last_failed,
+    ),
 }
 
-checkout = hr.Decision(
-    "checkout",
-    request=applications,
-    model=fraud,
-    budget="20ms",
-    policy=[
+TEXTS = {
+    "AMOUNT": {
+        "en": "The amount of this purchase, also beside your usual ones.",
+        "de": "Der Betrag dieses Einkaufs, auch im Vergleich zu Ihren üblichen.",
+    },
+    "GOODS": {
+        "en": "What is bought, and how many items.",
+        "de": "Was gekauft wird, und wie viele Artikel.",
+    },
+    "NEW_ADDRESS": {
+        "en": "The delivery address is new.",
+        "de": "Die Lieferadresse ist neu.",
+    },
+    "NEW_CUSTOMER": {
+        "en": "We have known you for a short time, or there is little credit history.",
+        "de": "Wir kennen Sie erst seit Kurzem, oder es gibt wenig Kreditgeschichte.",
+    },
+    "NEW_AT_MERCHANT": {
+        "en": "Your first purchases at this merchant.",
+        "de": "Ihre ersten Einkäufe bei diesem Händler.",
+    },
+    "RECENT_APPLICATIONS": {
+        "en": "The number and amount of your recent applications.",
+        "de": "Anzahl und Höhe Ihrer letzten Anträge.",
+    },
+    "TOO_MANY_APPLICATIONS": {
+        "en": "Too many applications within one day.",
+        "de": "Zu viele Anträge innerhalb eines Tages.",
+    },
+    "DEVICE": {
+        "en": "The device is not one that you usually buy from.",
+        "de": "Das Gerät ist keines, von dem Sie gewöhnlich kaufen.",
+    },
+    "SHARED_DEVICE": {
+        "en": "Several customers applied from this device.",
+        "de": "Von diesem Gerät haben mehrere Kunden Anträge gestellt.",
+    },
+    "MERCHANT_HISTORY": {
+        "en": "Recent purchases at this merchant.",
+        "de": "Die letzten Einkäufe bei diesem Händler.",
+    },
+    "EARLIER_CHARGEBACKS": {
+        "en": "Earlier payments of yours were charged back.",
+        "de": "Frühere Zahlungen von Ihnen wurden zurückgebucht.",
+    },
+    "INCOME": {
+        "en": "Your income, as far as we know it.",
+        "de": "Ihr Einkommen, soweit wir es kennen.",
+    },
+    "LIMIT_USED": {
+        "en": "How much of your limit is in use.",
+        "de": "Wie weit Ihr Rahmen ausgeschöpft ist.",
+    },
+    "LIMIT_EXCEEDED": {
+        "en": "The purchase would take you far beyond your limit.",
+        "de": "Der Einkauf würde Ihren Rahmen weit überschreiten.",
+    },
+    "PAYMENT_HISTORY": {
+        "en": "How many payments of yours we have seen so far.",
+        "de": "Wie viele Zahlungen wir von Ihnen bisher kennen.",
+    },
+    "MISSED_PAYMENTS": {
+        "en": "Instalments could not be collected lately.",
+        "de": "Raten konnten zuletzt nicht eingezogen werden.",
+    },
+    "LARGE_FIRST_PURCHASE": {
+        "en": "A first purchase of a large amount.",
+        "de": "Ein erster Einkauf mit hohem Betrag.",
+    },
+}
+
+
+def policy(*, fraud_above: float, default_above: float, loss_above: float) -> list[Rule]:
+    """The rules, as strict as these say: the scores above which it declines, and the loss to expect, the chance of a
+    default times the amount, above which a person looks at it."""
+    return [
         hr.decline_if(customer.count_1d > 8, reason="TOO_MANY_APPLICATIONS"),
         hr.decline_if(device.distinct_customer_id_7d > 3, reason="SHARED_DEVICE"),
         hr.decline_if(utilisation > 2.5, reason="LIMIT_EXCEEDED", on_empty="review"),
         hr.decline_if(payments.failed_14d >= 3, reason="MISSED_PAYMENTS"),
-        hr.decline_if(hr.score > 0.6, reason=hr.from_model),
-        hr.review_if(hr.score > 0.15, reason=hr.from_model),
+        hr.decline_if(fraud.score > fraud_above, reason=hr.from_model),
+        hr.decline_if(default.score > default_above, reason=hr.from_model),
+        hr.review_if(fraud.score > fraud_above / 4, reason=hr.from_model),
+        hr.review_if(default.score * applications.amount > loss_above, reason=hr.from_model),
         hr.review_if(
             payments.last_failed & (utilisation > 1),
             reason="MISSED_PAYMENTS",
@@ -408,7 +492,32 @@ checkout = hr.Decision(
             (applications.amount > 1_000) & customer.max_amount_before.is_null(), reason="LARGE_FIRST_PURCHASE"
         ),
         hr.approve(),
-    ],
-    reasons={input: code for code, inputs in REASONS.items() for input in inputs},
-    not_a_reason=[hr.hour(applications.created_at), applications.channel == "web"],
+    ]
+
+
+MEANT = {input: code for code, inputs in REASONS.items() for input in inputs}
+NO_REASONS = [hr.hour(applications.created_at), applications.channel == "web"]
+
+# Tried beside the one that serves: asked at the same point, recorded, and told to nobody.
+stricter = hr.Decision(
+    "stricter",
+    request=applications,
+    models=[fraud, default],
+    policy=policy(fraud_above=0.3, default_above=0.15, loss_above=15),
+    reasons=MEANT,
+    not_a_reason=NO_REASONS,
+    texts=TEXTS,
+)
+
+# Of those whose score of default is above 0.25 some one in four does default, in what the model was tested on.
+checkout = hr.Decision(
+    "checkout",
+    request=applications,
+    models=[fraud, default],
+    budget="20ms",
+    policy=policy(fraud_above=0.6, default_above=0.25, loss_above=30),
+    reasons=MEANT,
+    not_a_reason=NO_REASONS,
+    texts=TEXTS,
+    challengers=[hr.Challenger(stricter)],
 )

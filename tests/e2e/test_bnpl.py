@@ -1,9 +1,10 @@
-"""The lender's example: labels beside the truth, features beside a naive count, decisions recomputed."""
+"""The lender's example: labels beside the truth, features beside a naive count, decisions recomputed; all in process.
+
+Over HTTP, and as a newcomer runs it, it is tried in test_bnpl_served.py.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ Integers = npt.NDArray[np.int64]
 class Lender:
     """The example's project with its history in the log, and the tables it came from. live_from: what is not in it."""
 
-    run: ModuleType
+    steps: ModuleType
+    live: ModuleType
     project: Project
     data: Path
     tables: dict[str, pa.Table]
@@ -47,17 +49,18 @@ class Lender:
 @pytest.fixture(scope="module")
 def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lender]:
     requires("xgboost")
-    run = load("run")
+    steps, live, generator = load("steps"), load("live"), load("generate")
     folder = tmp_path_factory.mktemp("bnpl")
     # With the incident: features must then go by when an event arrived, or they differ from the naive count.
-    world = run.generate(load("generate").Options(scale=SCALE, late_incident=True))
-    run.write(world, folder / "data")
-    live_from = run.newest(folder / "data", DECIDED)
-    with run.make_project(folder / "project") as project:
-        reports = run.import_history(project, folder / "data", live_from)
+    world = generator.generate(generator.Options(scale=SCALE, late_incident=True))
+    generator.write(world, folder / "data")
+    live_from = steps.newest(folder / "data", DECIDED)
+    with steps.make_project(folder / "project") as project:
+        reports = steps.import_history(project, folder / "data", live_from)
         assert all(report.rows == report.taken for report in reports)
         yield Lender(
-            run=run,
+            steps=steps,
+            live=live,
             project=project,
             data=folder / "data",
             tables=world.tables,
@@ -70,7 +73,7 @@ def test_the_definitions_declare_what_the_example_shows(lender: Lender) -> None:
     definitions: Definitions = lender.project.definitions
     assert set(definitions.topics) >= set(load("generate").TOPICS)
     assert set(definitions.labels) == {"charged_back", "defaulted"}
-    assert set(definitions.models) == set(lender.run.MODELS)
+    assert set(definitions.models) == set(lender.steps.MODELS)
     assert {view.entity for view in definitions.views.values()} >= {
         ("customer_id", "merchant_id"),
         ("customer_id", "device_id"),
@@ -86,10 +89,14 @@ def test_a_training_set_holds_the_matured_rows_with_the_truth_for_labels(lender:
     expected = {"fraud": (charged_back, 33 * DAY), "default": (truth.column("defaults").to_numpy(), 63 * DAY)}
     for name, (outcome, maturity) in expected.items():
         made = training.build_training_set(
-            lender.project, name, begin=lender.run.WARM_UP, end=lender.run.TRAINED_AT, t_label=lender.run.TRAINED_AT
+            lender.project,
+            name,
+            begin=lender.steps.WARM_UP,
+            end=lender.steps.TRAINED_AT,
+            t_label=lender.steps.TRAINED_AT,
         )
-        asked = (at >= lender.run.WARM_UP) & (at < lender.run.TRAINED_AT)
-        mature = asked & (at + maturity <= lender.run.TRAINED_AT)
+        asked = (at >= lender.steps.WARM_UP) & (at < lender.steps.TRAINED_AT)
+        mature = asked & (at + maturity <= lender.steps.TRAINED_AT)
         places = made.table.column("application_id").to_numpy() - 1
         assert (places == np.flatnonzero(mature)).all()
         assert made.manifest.immature == np.count_nonzero(asked & ~mature)
@@ -101,7 +108,7 @@ def test_a_training_set_holds_the_matured_rows_with_the_truth_for_labels(lender:
 
 
 def test_both_models_find_later_what_they_were_not_shown(lender: Lender) -> None:
-    found = {name: lender.run.train(lender.project, name, lender.live_from) for name in lender.run.MODELS}
+    found = {name: lender.steps.train(lender.project, name, lender.live_from) for name in lender.steps.MODELS}
     assert 0.75 <= found["fraud"].tested.auc_roc <= 0.99
     assert 0.6 <= found["default"].tested.auc_roc <= 0.9
     assert min(one.tested.positives for one in found.values()) >= 100
@@ -199,11 +206,11 @@ class _Naive:
 
 def test_the_newest_applications_are_decided_and_recompute(lender: Lender) -> None:
     """Last, as it appends to the log what the other tests do not expect there."""
-    for name in lender.run.MODELS:
+    for name in lender.steps.MODELS:
         if not [one for one in lender.project.models.list() if one.model == name]:
-            lender.run.train(lender.project, name, lender.live_from)
-    append, ask = lender.run.in_process(lender.project)
-    decided = lender.run.decide(lender.data, lender.live_from, append=append, ask=ask)
+            lender.steps.train(lender.project, name, lender.live_from)
+    append, ask = lender.live.in_process(lender.project)
+    decided = lender.live.decide(lender.data, lender.live_from, append=append, ask=ask)
     expected = pq.read_table(lender.data / "applications.parquet").column("application_id").to_pylist()[-DECIDED:]
     assert list(decided.answers) == expected
     assert decided.events > DECIDED
@@ -211,19 +218,6 @@ def test_the_newest_applications_are_decided_and_recompute(lender: Lender) -> No
     refused = [answer for answer in decided.answers.values() if answer.outcome == "decline"]
     assert all(1 <= len(answer.reasons) <= 4 for answer in refused)
     assert not any("MISSING_DATA" in answer.reasons for answer in decided.answers.values())
-    replayed = lender.project.replay_decisions(lender.run.DECISION)
+    replayed = lender.project.replay_decisions(lender.steps.DECISION)
     assert (replayed.compared, replayed.mismatched) == (DECIDED, 0)
     assert (replayed.unknown, replayed.erased) == (0, 0)
-
-
-def test_the_example_as_a_newcomer_runs_it(tmp_path: Path) -> None:
-    requires("xgboost")
-    options = ["--scale", "0.05", "--decide", "40", "--drift", "--late-incident", "--out", str(tmp_path / "kept")]
-    command = [sys.executable, str(EXAMPLE / "run.py"), *options]
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    said = [line for line in outcome.stdout.splitlines() if "recomputed" in line]
-    figures = [int(line.strip("│ ").split("│")[-1]) for line in said]
-    assert figures == [40, 0]
-    assert (tmp_path / "kept" / "project" / "definitions.py").is_file()
-    assert (tmp_path / "kept" / "data" / "truth.parquet").is_file()

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from headrace.core.aggregate import Reason
 from headrace.core.codec import Physical, json_value
 from headrace.core.evaluate import compile_scalar
-from headrace.core.expr import describe
+from headrace.core.infix import infix
 from headrace.core.schema import DataType
 from headrace.core.times import iso
 from headrace.decisions import record as records
@@ -337,9 +337,9 @@ def rule_words(rule: Rule) -> str:
 def _rule_words(rule: Rule) -> Iterator[str]:
     yield rule.outcome.value
     if rule.condition is not None:
-        yield f"if {describe(rule.condition)}"
+        yield f"if {infix(rule.condition)}"
     if rule.segment is not None:
-        yield f"for requests where {describe(rule.segment)}"
+        yield f"for requests where {infix(rule.segment)}"
     told = [*rule.codes, *(["the model's reasons"] if rule.from_model else [])]
     if told:
         yield f"({', '.join(told)})"

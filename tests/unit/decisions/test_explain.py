@@ -142,6 +142,6 @@ def test_flags_and_an_answer_without_reasons_are_told() -> None:
 def test_rules_say_how_they_stood(count: int, standing: Standing) -> None:
     said = explained(record(), version=VERSION)
     assert [rule.standing for rule in said.rules] == [standing.value, Standing.NOT_ASKED.value]
-    assert said.rules[0].said == "decline if gt(score, 0.92) (the model's reasons)"
+    assert said.rules[0].said == "decline if score > 0.92 (the model's reasons)"
     last = explained(record(ruling=ruling(rule=1)), version=Version(checkout(), VIEWS, {"fraud": Explained(0.1)}))
     assert [rule.standing for rule in last.rules] == ["did not hold", "always holds"]

@@ -28,12 +28,24 @@ def test_each_topic_has_the_columns_that_are_generated(definitions: Definitions)
             assert table.schema.field(field.name).type == field.type.arrow, f"{name}.{field.name}"
 
 
-def test_every_input_of_the_model_that_decides_has_a_reason_or_is_nobodys(definitions: Definitions) -> None:
+def test_every_input_of_both_models_has_a_reason_or_is_nobodys(definitions: Definitions) -> None:
     checkout = definitions.decision("checkout")
-    assert checkout.model is not None
+    assert [model.name for model in checkout.models] == ["fraud", "default"]
     said = dict(checkout.reasons)
-    unsaid = {one.name for one in checkout.model.inputs if describe(one.expr) not in said}
+    unsaid = {one.name for model in checkout.models for one in model.inputs if describe(one.expr) not in said}
     assert unsaid == {"hour_created_at", "web"}
+
+
+def test_every_reason_is_said_in_both_languages_and_differently(definitions: Definitions) -> None:
+    checkout = definitions.decision("checkout")
+    texts = [checkout.text(code, language) for code in checkout.codes for language in ("en", "de")]
+    assert all(texts)
+    assert len(set(texts)) == 2 * len(checkout.codes)
+
+
+def test_a_stricter_policy_is_asked_beside_it_and_answers_nobody(definitions: Definitions) -> None:
+    (challenger,) = definitions.decision("checkout").challengers
+    assert (challenger.decision.name, challenger.share) == ("stricter", 0)
 
 
 def test_a_label_is_read_by_no_window_that_does_not_wait_for_it(definitions: Definitions) -> None:
