@@ -41,7 +41,8 @@ class Serving:
 
     def __init__(self, folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
-        self._options = options
+        # A sampler is a process more, some two seconds of it at each start: where a test is about it, it says so.
+        self._options = options if "--sample" in options else ("--sample", "0", *options)
         self._environment = {**os.environ, **(environment or {})}
         self._log = folder.parent / f"{folder.name}-server.log"
         self.port = 0

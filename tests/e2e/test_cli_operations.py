@@ -13,8 +13,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from headrace.cli.main import main
@@ -212,6 +216,28 @@ def test_rows_that_lack_an_input_cannot_be_evaluated(lender: Commands, trained: 
     assert "activity.count_7d" in err
 
 
+def test_a_model_with_where_learns_from_its_requests_only_and_scores_every_one(
+    lender: Commands, tmp_path: Path
+) -> None:
+    chosen = LENDER.replace("label=applications.bad,", "label=applications.bad, where=applications.amount > 50,")
+    assert chosen != LENDER
+    (lender.folder / "definitions.py").write_text(chosen, encoding="utf-8")
+    assert "model fraud" in lender("plan")[1]
+    lender.done("apply", "--yes")
+    status, _, err = lender("decide", "guarded", json.dumps(request("too early")))
+    assert status == 1 and "HR-0807" in err  # the artifact is of the model without where
+    _, _, err = lender("training-set", "build", "fraud", "--out", tmp_path / "rows", "--end", at(65))
+    amounts = pq.read_table(tmp_path / "rows" / "rows.parquet").column("amount").to_pylist()
+    manifest = json.loads((tmp_path / "rows" / "manifest.json").read_text())
+    assert min(amounts) > 50 and manifest["rows"] == len(amounts)
+    assert manifest["where"] == "gt(applications.amount, 50)" and manifest["outside"] > 0
+    assert f", {manifest['outside']:,} outside" in err
+    lender.done("models", "train", "fraud", "--end", at(65))
+    lender.done("decide", "guarded", json.dumps(request("of 20.00, which it did not learn from")))
+    newest = json.loads(lender.done("decisions", "list", "guarded", "--output", "json"))
+    assert all(0 < record["score"] < 1 for record in newest) and len(newest) == 2
+
+
 # The audit.
 
 
@@ -236,6 +262,22 @@ def test_the_audit_names_a_single_feature_that_knows_the_outcome_and_fails(lende
     status, out, _ = lender("audit", "availability", "--model", "fraud")
     assert status == 1
     assert out.splitlines()[0].split() == ["check", "severity", "subject", "says", "hint"]
+
+
+def test_the_audit_looks_at_the_rows_that_it_is_given(lender: Commands, trained: Path, tmp_path: Path) -> None:
+    built = trained.parent / "training"
+    status, out, err = lender("audit", "availability", "--model", "fraud", "--rows", built)
+    assert (status, out) == (0, "") and "nothing suspicious" in err
+    table = pq.read_table(built / "rows.parquet")
+    type = table.schema.field("amount").type
+    told = pc.if_else(table.column("bad"), pa.scalar(Decimal(9_000), type), pa.scalar(Decimal(1), type))
+    place = table.schema.get_field_index("amount")
+    pq.write_table(table.set_column(place, "amount", told), tmp_path / "told.parquet")
+    asked = ("audit", "availability", "--model", "fraud", "--rows", tmp_path / "told.parquet", "--output", "json")
+    status, out, _ = lender(*asked)
+    assert (status, json.loads(out)[0]["subject"]) == (1, "input 'amount'")
+    status, _, err = lender("audit", "availability", "--rows", built)
+    assert status == 2 and "--rows needs --model" in err
 
 
 # The watch.

@@ -13,17 +13,25 @@ import pytest
 
 from headrace.runtime.project import open_project
 from tests.e2e.serving import Serving
-from tests.e2e.shop import Commands, make
+from tests.e2e.shop import DEFINITIONS, Commands, make
 from tests.needs import requires, requires_program
 
 requires("uvicorn", "httptools", "prometheus_client")
 
 SOURCE = Path(__file__).parent / "client" / "Checkout.java"
 SCOPES = "decisions:decide,decisions:read,features:read,topics:append"
+DECLINES = DEFINITIONS.replace("count_1d > 1000", "count_1d > 0").replace(
+    "    hr.approve()])",
+    """    hr.approve()], texts={
+        "MANY": {"en": "Too many orders.", "de": "Zu viele Antraege."},
+        "CURIOUS": {"en": "Visits.", "de": "Besuche."}})""",
+)
 SAID = """\
-outcome approve repeated false
+outcome decline repeated false
+texts de Zu viele Antraege.
 features {count_1d=1, count_30d=1, mean_amount_30d=12.5, std_weight_30d=0.0}
 same true repeated true
+texts en Too many orders.
 recorded java-1
 conflict 409 true
 taken {accepted=2}
@@ -50,7 +58,7 @@ def run(*command: str | Path, folder: Path) -> str:
 def test_a_generated_java_client_compiles_and_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     requires_program("java", "mvn")
     requires("openapi_generator_cli")
-    folder = make(tmp_path / "shop")
+    folder = make(tmp_path / "shop", DECLINES)
     with open_project(folder) as project:
         project.apply()
     token = Commands(folder, capsys).done("tokens", "create", "--name", "java", "--scope", SCOPES).strip()

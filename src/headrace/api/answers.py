@@ -26,8 +26,19 @@ from headrace.log.port import Verdict
 FALLBACK = "fallback"  # the flag of an answer that is no decision
 
 
+class Beside(msgspec.Struct, kw_only=True):
+    """What another, a challenger or the decision itself, would have answered at the same point."""
+
+    name: str
+    outcome: str
+    reasons: Sequence[str]
+    scores: Mapping[str, float | None]
+
+
 class DecisionAnswer(msgspec.Struct, kw_only=True):
-    """decision_id: None where this is the fallback and no decision. versions: the record's version set."""
+    """decision_id: None where this is the fallback and no decision. score: the first model's; scores: of each, where
+    there are several. arm: the challenger that gave the answer; beside: what the others would have. versions: the
+    record's version set. language, reason_texts: of decisions that declare texts (api.texts)."""
 
     decision_id: str | None
     request_id: int | str
@@ -38,6 +49,11 @@ class DecisionAnswer(msgspec.Struct, kw_only=True):
     t: str
     flags: Sequence[str]
     repeated: bool
+    scores: Mapping[str, float | None] | msgspec.UnsetType = msgspec.UNSET
+    arm: str | msgspec.UnsetType = msgspec.UNSET
+    beside: Sequence[Beside] | msgspec.UnsetType = msgspec.UNSET
+    language: str | msgspec.UnsetType = msgspec.UNSET
+    reason_texts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     decided_at: str | msgspec.UnsetType = msgspec.UNSET
     rule: int | msgspec.UnsetType = msgspec.UNSET
     features: Mapping[str, Mapping[str, object]] | msgspec.UnsetType = msgspec.UNSET
@@ -92,7 +108,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def made_answer(made: DecisionMade, versions: str) -> DecisionAnswer:
-    return DecisionAnswer(
+    answer = DecisionAnswer(
         decision_id=made.decision_id,
         request_id=made.request_id,
         outcome=made.outcome.value,
@@ -103,6 +119,11 @@ def made_answer(made: DecisionMade, versions: str) -> DecisionAnswer:
         flags=[flag.value for flag in made.flags],
         repeated=made.repeated,
     )
+    if made.scores:
+        answer.scores = dict(made.scores)
+    if made.arm is not None:
+        answer.arm = made.arm
+    return answer
 
 
 def fallback_answer(
@@ -146,6 +167,16 @@ def record_answer(
         decided_at=iso(record.decided_at),
         rule=record.rule,
     )
+    ruling = record.ruling
+    if len(ruling.answer.scores) > 1:
+        answer.scores = dict(ruling.answer.scores)
+    if ruling.arm is not None:
+        answer.arm = ruling.arm
+    if ruling.beside:
+        answer.beside = [
+            Beside(name=name, outcome=one.outcome.value, reasons=one.reasons, scores=dict(one.scores))
+            for name, one in ruling.beside
+        ]
     if features:
         answer.features, answer.missing = _recorded_features(record, views)
     return answer

@@ -5,12 +5,22 @@ Buckets go from 100 us, the cheapest decision, to 5 s; the goal for a decision l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
+from headrace.api.series import LAST_LOOK, LOOK_CPU, PERIOD, SAMPLED, SERVING, versions_digest
+from headrace.runtime.sampling import Look
+
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+_RESULTS = ("compared", "mismatched", "erased", "unknown", "skipped")
+_LOOKS = {
+    LAST_LOOK: "When the sampler last ended a look; at first, when it was started.",
+    PERIOD: "How long the sampler means to take from one look to the next.",
+    LOOK_CPU: "Processor time of the sampler's last look.",
+}
+FIRST_LOOK_SECONDS = 60.0  # a process is started, definitions are loaded
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -53,6 +63,16 @@ class Metrics:
         self._events = Counter(
             "headrace_events_appended", "Events by verdict.", ("topic", "verdict"), registry=registry
         )
+        self._sampled: Counter | None = None
+        self._behind: Gauge | None = None
+        self._looks: dict[str, Gauge] = {}
+        self._serving = Gauge(
+            SERVING,
+            "1 for the version set that decides; versions: the first 16 digits of its text's SHA-256.",
+            ("decision", "versions"),
+            registry=registry,
+        )
+        self._served: dict[str, str] = {}
         self._gauges: dict[str, Gauge] = {}
         self._counters: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
         self._histograms: dict[tuple[Histogram, tuple[str, ...]], Histogram] = {}
@@ -74,6 +94,49 @@ class Metrics:
 
     def appended(self, topic: str, verdict: str, count: int) -> None:
         self._counter(self._events, topic, verdict).inc(count)
+
+    def serving(self, decision: str, versions: str) -> None:
+        """versions: the version set's text. The one before it is no longer said."""
+        before, now = self._served.get(decision), versions_digest(versions)
+        if before is not None and before != now:
+            self._serving.remove(decision, before)
+        self._served[decision] = now
+        self._serving.labels(decision, now).set(1)
+
+    # --- the sampler ---
+
+    def sampler_begins(self) -> None:
+        """From now on it should look: one that never does shows as one whose last look is long ago."""
+        registry = self._registry
+        self._sampled = Counter(
+            SAMPLED,
+            "Recorded decisions of the sample: compared (mismatched among them), mismatched, erased, unknown (of "
+            "versions that are not at hand), skipped (more than a look compares).",
+            ("decision", "result"),
+            registry=registry,
+        )
+        self._behind = Gauge(
+            "headrace_sampler_behind", "Records that the sampler has not looked at.", ("decision",), registry=registry
+        )
+        for name, help in _LOOKS.items():
+            self._looks[name] = Gauge(name, help, registry=registry)
+        self._looks[LAST_LOOK].set_to_current_time()
+        self._looks[PERIOD].set(FIRST_LOOK_SECONDS)
+
+    def sampled(self, look: Look) -> None:
+        assert self._sampled is not None, "sampler_begins comes first"
+        for each in look.sampled:
+            for result in _RESULTS:
+                self._counter(self._sampled, each.decision, result).inc(getattr(each, result))
+        self.sampler_behind(look.behind)
+        self._looks[LAST_LOOK].set_to_current_time()
+        self._looks[PERIOD].set(look.rest_seconds + look.cpu_seconds)
+        self._looks[LOOK_CPU].set(look.cpu_seconds)
+
+    def sampler_behind(self, behind: Mapping[str, int]) -> None:
+        assert self._behind is not None, "sampler_begins comes first"
+        for decision, count in behind.items():
+            self._behind.labels(decision).set(count)
 
     def gauge(self, name: str, help: str, labels: dict[str, str], read: Callable[[], float]) -> None:
         """A value that is read when Prometheus asks."""

@@ -27,13 +27,18 @@ def document(definitions: Definitions, decisions: Sequence[str]) -> Json:
     for name in decisions:
         decision = definitions.decision(name)
         schemas[f"{_pascal(name)}Request"] = event_schema(decision.request)
-        schemas[f"{_pascal(name)}Answer"] = _answer_schema(_id_schema(decision))
+        schemas[f"{_pascal(name)}Answer"] = _answer_schema(_id_schema(decision), texts=bool(decision.texts))
         paths[f"/v1/decisions/{name}"] = {"post": _decide(decision)}
     if decisions:
         ids = [_id_schema(definitions.decision(name)) for name in decisions]
         same = all(one == ids[0] for one in ids)
-        schemas["RecordedDecision"] = _answer_schema(ids[0] if same else {"type": ["integer", "string"]})
-        paths["/v1/decisions/{decision_id}"] = {"get": _get_decision()}
+        languages = tuple(dict.fromkeys(one for name in decisions for one in definitions.decision(name).languages))
+        id_schema: Json = ids[0] if same else {"type": ["integer", "string"]}
+        schemas["RecordedDecision"] = _answer_schema(id_schema, texts=bool(languages))
+        paths["/v1/decisions/{decision_id}"] = {"get": _get_decision(languages)}
+        schemas["Beside"] = _BESIDE
+        if languages:
+            schemas["ReasonText"] = _REASON_TEXT
     for view in definitions.views.values():
         title = _pascal(view.name)
         schemas[f"{title}Values"] = _values_schema(view)
@@ -130,7 +135,8 @@ def _decide(decision: Decision) -> Json:
         "description": f"The id of a request ({decision.request.id}) is its idempotency key: sent again it is answered "
         f"as before, with another payload it is refused. Needs the scope {Scope.DECIDE.value}.",
         "parameters": [
-            _parameter("features", "query", {"type": "boolean", "default": False}, "The feature values too."),
+            _FEATURES,
+            *_language(decision.languages),
             _parameter(
                 "Headrace-Budget-Ms",
                 "header",
@@ -138,6 +144,7 @@ def _decide(decision: Decision) -> Json:
                 f"How long the request may wait before the fallback is the answer; {decision.budget} by default.",
             ),
             _parameter("Idempotency-Key", "header", {"type": "string"}, "If given, the id of the request."),
+            *_accepted(decision.languages),
             _TRACE,
         ],
         "requestBody": _body({"application/json": _ref(f"{title}Request")}),
@@ -145,7 +152,18 @@ def _decide(decision: Decision) -> Json:
     }
 
 
-def _get_decision() -> Json:
+def _language(languages: Sequence[str]) -> list[Json]:
+    """The parameter of an answer with texts."""
+    schema: Json = {"type": "string", "enum": list(languages)}
+    return [_parameter("language", "query", schema, "Of the reasons' texts.")] if languages else []
+
+
+def _accepted(languages: Sequence[str]) -> list[Json]:
+    said = f"The nearest of the texts' languages is taken; {languages[0] if languages else ''} where none is near."
+    return [_parameter("Accept-Language", "header", {"type": "string"}, said)] if languages else []
+
+
+def _get_decision(languages: Sequence[str]) -> Json:
     return {
         "operationId": "getDecision",
         "tags": ["decisions"],
@@ -153,7 +171,9 @@ def _get_decision() -> Json:
         "description": f"Needs the scope {Scope.READ_DECISIONS.value}.",
         "parameters": [
             _parameter("decision_id", "path", {"type": "string"}, "Its slashes percent-encoded."),
-            _parameter("features", "query", {"type": "boolean", "default": False}, "The feature values too."),
+            _FEATURES,
+            *_language(languages),
+            *_accepted(languages),
         ],
         "responses": _responses("RecordedDecision", ("400", "401", "403", "404", "503")),
     }
@@ -252,8 +272,8 @@ def _id_schema(decision: Decision) -> Json:
     return type_schema(decision.request.schema[str(decision.request.id)].type, nullable=False)
 
 
-def _answer_schema(id_schema: Json) -> Json:
-    """id_schema: of the request's id."""
+def _answer_schema(id_schema: Json, *, texts: bool) -> Json:
+    """id_schema: of the request's id. texts: whether reasons come in words too."""
     text: Json = {"type": "string"}
     properties: Json = {
         "decision_id": {"type": ["string", "null"], "description": "null: this is the fallback, and no decision"},
@@ -266,7 +286,15 @@ def _answer_schema(id_schema: Json) -> Json:
         "flags": {"type": "array", "items": text},
         "repeated": {"type": "boolean", "description": "the request was known: this is its recorded answer"},
     }
+    words: Json = {
+        "language": {"type": "string", "description": "of reason_texts"},
+        "reason_texts": {"type": "array", "items": _ref("ReasonText")},
+    }
     more: Json = {
+        "scores": _SCORES,
+        "arm": {"type": "string", "description": "the challenger that gave the answer"},
+        "beside": {"type": "array", "items": _ref("Beside")},
+        **(words if texts else {}),
         "decided_at": {"type": "string", "format": "date-time"},
         "rule": {"type": "integer", "format": "int64"},
         "features": {"type": "object", "additionalProperties": {"type": "object"}},
@@ -337,6 +365,7 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_FEATURES = _parameter("features", "query", {"type": "boolean", "default": False}, "The feature values too.")
 _TRACE = _parameter("traceparent", "header", {"type": "string"}, "W3C trace context.")
 _VERSIONS: Json = {
     "type": "object",
@@ -346,8 +375,32 @@ _VERSIONS: Json = {
         "policy": {"type": "string"},
         "model": {"type": ["string", "null"]},
         "views": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+        "models": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
+        "challengers": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}},
     },
     "required": ["semantics", "policy", "model", "views"],
+}
+_SCORES: Json = {
+    "type": "object",
+    "description": "By model, where there are several.",
+    "additionalProperties": {"type": ["number", "null"], "format": "double"},
+}
+_BESIDE: Json = {
+    "type": "object",
+    "description": "What another, a challenger or the decision itself, would have answered at the same point.",
+    "properties": {
+        "name": {"type": "string"},
+        "outcome": {"type": "string", "enum": [outcome.value for outcome in Outcome]},
+        "reasons": {"type": "array", "items": {"type": "string"}},
+        "scores": _SCORES,
+    },
+    "required": ["name", "outcome", "reasons", "scores"],
+}
+_REASON_TEXT: Json = {
+    "type": "object",
+    "description": "A reason in words, as they are today; a code that has none today is left out.",
+    "properties": {"code": {"type": "string"}, "text": {"type": "string"}},
+    "required": ["code", "text"],
 }
 _PROBLEM: Json = {
     "type": "object",

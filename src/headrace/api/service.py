@@ -19,7 +19,9 @@ from headrace.api.arrow import arrow_of
 from headrace.api.desk import Desk
 from headrace.api.lanes import Decides, Lane, Undecided
 from headrace.api.metrics import Metrics
+from headrace.api.sampler import SamplerProcess
 from headrace.api.settings import Settings
+from headrace.api.texts import Texts, check_language
 from headrace.core.codec import Physical, physical
 from headrace.core.errors import HeadraceError, InputError, NotFoundError, SchemaError, did_you_mean
 from headrace.core.schema import DataType, Kind
@@ -44,14 +46,14 @@ class Service:
     def __init__(
         self, project: Project, *, settings: Settings, metrics: Metrics, decisions: Sequence[str] | None = None
     ) -> None:
-        """decisions: the names to serve; all that are declared by default. Loads their states and models, which takes
-        as long as the log's tail is; raises what `Project.decider` does."""
+        """decisions: the names to serve; by default all that are declared, but for those that only challenge another.
+        Loads their states and models, which takes as long as the log's tail is; raises what `Project.decider` does."""
         self.project = project
         self.settings = settings
         self.metrics = metrics
         self.stopping = False
         self._read_of, self._reads_by = project, Reader(project)
-        served = list(project.definitions.decisions) if decisions is None else list(decisions)
+        served = list(project.definitions.served) if decisions is None else list(decisions)
         deciders = {name: project.decider(name) for name in served}
         self._loop = asyncio.get_running_loop()
         self.lanes: dict[str, Lane] = {}
@@ -59,10 +61,17 @@ class Service:
         self._appends = Desk("appends", threads=2, waiting_max=settings.appends_waiting_max)
         self._records = Desk("records", threads=1, waiting_max=settings.lane_waiting_max)
         self._validators: dict[str, tuple[Topic, Validate]] = {}
+        self._texts: dict[str, Texts] = {}
         for desk in (self._reads, self._appends, self._records):
             self._gauge(desk.name, desk.waits)
         for name, decider in deciders.items():
             self.add(name, decider)
+        self._sampler: SamplerProcess | None = None
+        if settings.sample_share > 0:
+            metrics.sampler_begins()
+            self._sampler = SamplerProcess(
+                project.folder, share=settings.sample_share, every=settings.sample_seconds, metrics=metrics
+            )
         metrics.gauge("headrace_ready", "1 where /readyz says ready.", {}, lambda: float(not self.unready()))
 
     def _gauge(self, queue: str, read: Callable[[], float]) -> None:
@@ -75,6 +84,7 @@ class Service:
             name, decides, loop=self._loop, waiting_max=settings.lane_waiting_max, batch_max=settings.lane_batch_max
         )
         self.lanes[name] = lane
+        self.metrics.serving(name, decides.version.text)
         self._gauge(f"decision {name}", lane.waits)
 
     def unready(self) -> str:
@@ -87,6 +97,8 @@ class Service:
     def close(self) -> None:
         """Finish what was accepted. Called when no request is under way; the project stays open."""
         self.stopping = True
+        if self._sampler is not None:
+            self._sampler.close()
         for lane in self.lanes.values():
             lane.close()
         for desk in (self._reads, self._appends, self._records):
@@ -103,26 +115,52 @@ class Service:
         return found
 
     async def decide(
-        self, name: str, request: Mapping[str, object], *, budget: float | None, features: bool
+        self,
+        name: str,
+        request: Mapping[str, object],
+        *,
+        budget: float | None,
+        features: bool,
+        language: str | None = None,
+        accepted: bytes | None = None,
     ) -> DecisionAnswer:
-        """budget: seconds; the decision's own by default. features: the values too, read from the record."""
+        """budget: seconds; the decision's own by default. features: the values too, read from the record. language:
+        of the reasons' texts, by name; accepted: the header Accept-Language. Raises: InputError HR-1007 for a language
+        that there is not, before anything is decided."""
         lane = self.lane(name)
         decision = lane.decides.version.decision
+        if language is not None:
+            check_language(decision, language)
         one = lane.submit(request, decision.budget.micros / 1e6 if budget is None else budget)
         outcome = await one.future
         now = time.monotonic()
         if isinstance(outcome, HeadraceError):
             raise outcome
         if isinstance(outcome, Undecided):
-            return self._fallback(lane, decision, request, outcome)
+            answer = self._fallback(lane, decision, request, outcome)
+            return self._in_words(answer, decision, language, accepted)
         version = one.version or lane.decides.version
         self.metrics.decided(name, outcome.outcome.value, "repeated" if outcome.repeated else "decided")
         self.metrics.staged(
             name, queue=one.taken - one.entered, decide=one.decided - one.taken, total=now - one.entered
         )
         if features or outcome.repeated:  # what was recorded then may be of another version
-            return await self.decision(outcome.decision_id, features=features, repeated=outcome.repeated)
-        return answers.made_answer(outcome, version.text)
+            answer, decision = await self._recorded(outcome.decision_id, features=features, repeated=outcome.repeated)
+        else:
+            answer, decision = answers.made_answer(outcome, version.text), version.decision.answering(outcome.arm)
+        return self._in_words(answer, decision, language, accepted)
+
+    def _in_words(
+        self, answer: DecisionAnswer, decision: Decision, language: str | None, accepted: bytes | None
+    ) -> DecisionAnswer:
+        """The answer with its reasons' texts, where the decision has any."""
+        if decision.texts:
+            known = self._texts.get(decision.name)
+            if known is None or not known.is_of(decision):
+                known = self._texts[decision.name] = Texts(decision)
+            answer.language = known.language(language, accepted)
+            answer.reason_texts = known.worded(answer.reasons, answer.language)
+        return answer
 
     def _fallback(
         self, lane: Lane, decision: Decision, request: Mapping[str, object], why: Undecided
@@ -141,14 +179,25 @@ class Service:
             known = self._validators[name] = (topic, validator(topic))
         return known[1]
 
-    async def decision(self, decision_id: str, *, features: bool, repeated: bool = False) -> DecisionAnswer:
-        """A recorded decision. Raises: NotFoundError HR-0716."""
+    async def decision(
+        self, decision_id: str, *, features: bool, language: str | None = None, accepted: bytes | None = None
+    ) -> DecisionAnswer:
+        """A recorded decision, its reasons in today's words. Raises: NotFoundError HR-0716, InputError HR-1007."""
+        answer, decision = await self._recorded(decision_id, features=features)
+        if language is not None:
+            check_language(decision, language)
+        return self._in_words(answer, decision, language, accepted)
+
+    async def _recorded(
+        self, decision_id: str, *, features: bool, repeated: bool = False
+    ) -> tuple[DecisionAnswer, Decision]:
         definitions = self.project.definitions
 
-        def find() -> DecisionAnswer:
+        def find() -> tuple[DecisionAnswer, Decision]:
             record = find_record(self.project, decision_id)
             decision = definitions.decision(record.decision)
-            return answers.record_answer(record, decision, definitions.views, features=features, repeated=repeated)
+            answer = answers.record_answer(record, decision, definitions.views, features=features, repeated=repeated)
+            return answer, decision.answering(record.ruling.arm)
 
         return await self._records.do(find)
 

@@ -22,6 +22,9 @@ class Settings:
     peer may take to send the head, the whole request, to take the answer. idle_seconds_max: between two requests of a
     connection; load balancers keep theirs for 60 s. connections_max: open at once.
     stop_seconds_max: how long accepted requests may take after a stop was asked for.
+
+    sample_share: of the decisions, recomputed by a process beside the server, which `headrace serve` has at 0.01; 0:
+    none, and no process. sample_seconds: between two of its looks, at least.
     """
 
     json_bytes_max: int = MIB
@@ -39,3 +42,5 @@ class Settings:
     idle_seconds_max: int = 75
     connections_max: int = 4_096
     stop_seconds_max: int = 20
+    sample_share: float = 0.0
+    sample_seconds: float = 10.0

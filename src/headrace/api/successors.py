@@ -61,7 +61,7 @@ class Successors:
         if project is before:
             return
         if self._every:
-            made |= {name: project.decider(name) for name in project.definitions.decisions if name not in lanes}
+            made |= {name: project.decider(name) for name in project.definitions.served if name not in lanes}
         for decides in made.values():
             warm(decides.version)
         self._said = ""
@@ -76,6 +76,7 @@ class Successors:
                 self._service.add(name, decides)
             else:
                 lane.switch(decides)
+                self._service.metrics.serving(name, decides.version.text)
             _logger.info("decision %s is served by another version", name, extra={"versions": decides.version.text})
 
     def _say(self, words: str, code: str) -> None:

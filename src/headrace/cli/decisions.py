@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 import click
 
+from headrace.api import logs
+from headrace.cli.compare import compare, show_differences
 from headrace.cli.output import emit_json, emit_table, output_option
-from headrace.core.errors import InputError
+from headrace.core.errors import HeadraceError, InputError
 from headrace.core.times import Instant, instant, iso
 from headrace.decisions.explain_words import page as explained_page
 from headrace.decisions.explain_words import words
+from headrace.decisions.record import DecisionRecord
 from headrace.decisions.replay import ReplayReport
 from headrace.decisions.run import DecisionMade
 from headrace.decisions.verify import ChainReport, Head
@@ -21,6 +28,11 @@ from headrace.decisions.whatif import WhatIfReport
 from headrace.runtime.decided import verify_decisions, whatif
 from headrace.runtime.explained import EVENTS_MAX, explain_decision
 from headrace.runtime.project import open_project
+from headrace.runtime.sampling import EVERY_SECONDS, Sampler
+
+FAILED_REST_SECONDS_MAX = 600.0  # between two looks of a sampler that cannot look
+
+_logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -51,9 +63,12 @@ def _show(made: DecisionMade, output: str) -> None:
     if output == "json":
         emit_json({**{name: getattr(made, name) for name in made.__slots__}, "t": iso(made.t)})
         return
-    score = "" if made.score is None else f" (score {made.score:.4f})"
+    scores = made.scores or (() if made.score is None else (("score", made.score),))
+    said = [f"{name} {score:.4f}" for name, score in scores if score is not None]
+    score = f" ({', '.join(said)})" if said else ""
     why = f": {', '.join(made.reasons)}" if made.reasons else ""
-    click.echo(f"{made.outcome.value}{score}{why}")
+    by = f", by challenger {made.arm}" if made.arm is not None else ""
+    click.echo(f"{made.outcome.value}{score}{why}{by}")
 
 
 @click.group()
@@ -73,9 +88,32 @@ def decisions_list(folder: str, name: str, limit: int, output: str) -> None:
     names = ("decision_id", "request_id", "t", "outcome", "score", "reasons")
     rows = [(r.decision_id, r.request_id, iso(r.t), r.outcome, r.score, list(r.reasons)) for r in found]
     if output == "json":
-        emit_json([dict(zip(names, row, strict=True)) for row in rows])
-    else:
-        emit_table(names, rows)
+        emit_json(
+            [
+                {**dict(zip(names, row, strict=True)), "scores": _scores(r), "arm": r.ruling.arm}
+                for row, r in zip(rows, found, strict=True)
+            ]
+        )
+        return
+    several = any(_scores(r) for r in found)
+    armed = any(r.ruling.arm is not None for r in found)
+    emit_table(
+        (*names, *(["scores"] if several else []), *(["arm"] if armed else [])),
+        [
+            (
+                *row,
+                *([", ".join(f"{name} {score}" for name, score in _scores(r).items())] if several else []),
+                *([r.ruling.arm] if armed else []),
+            )
+            for row, r in zip(rows, found, strict=True)
+        ],
+    )
+
+
+def _scores(record: DecisionRecord) -> dict[str, float | None]:
+    """Of each model, where there are several."""
+    scores = record.ruling.answer.scores
+    return dict(scores) if len(scores) > 1 else {}
 
 
 @decisions.command()
@@ -103,6 +141,53 @@ def replay(folder: str, name: str, limit: int | None, watch: bool, every: float,
                 raise  # of a watch it is the end, and its status is what the watch has seen
     if mismatched:
         raise click.exceptions.Exit(1)
+
+
+@decisions.command(hidden=True)
+@click.option("--share", required=True, type=click.FloatRange(0, 1), help="Of the decisions, by a hash of their ids.")
+@click.option("--every", default=EVERY_SECONDS, show_default=True, help="Seconds between two looks, at least.")
+@click.option("--with-parent", is_flag=True, help="In the background of the process that started it, and no longer.")
+@click.pass_obj
+def sample(folder: str, share: float, every: float, with_parent: bool) -> None:
+    """Recompute a share of what is decided from now on, as `headrace serve` has it done beside it; JSON lines."""
+    from headrace.core.kernel.warm import warm_up  # loads numba, 0.5 s
+
+    parent = os.getppid() if with_parent else 0
+    if with_parent:
+        logs.to_stream(sys.stderr)
+        _stand_back()
+    with contextlib.ExitStack() as closing:
+        project = open_project(folder, role="reader")
+        closing.callback(project.close)
+        warm_up()  # no look's cost: the rest after one goes by it
+        sampler = Sampler(project, share, every=every)
+        closing.callback(lambda: sampler.project.close())
+        rest = every
+        while True:
+            try:
+                look = sampler.look()
+            except Exception as error:  # one record must not keep all others from being looked at
+                rest = max(rest, min(2 * rest, FAILED_REST_SECONDS_MAX))
+                code = error.code if isinstance(error, HeadraceError) else ""
+                _logger.exception("a look at the records failed, the next one is taken", extra={"code": code})
+            else:
+                rest = look.rest_seconds
+                emit_json({"look": look})
+            until = time.monotonic() + rest
+            while (left := until - time.monotonic()) > 0:
+                time.sleep(min(left, 1.0))
+                if with_parent and os.getppid() != parent:
+                    return
+                sampler.follow()
+                emit_json({"behind": sampler.behind()})
+
+
+def _stand_back() -> None:
+    """What serves comes first: for the processors, where memory ends, and at the terminal."""
+    os.nice(19)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent ends it
+    with contextlib.suppress(OSError):  # not on every system
+        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
 
 
 def _show_report(report: ReplayReport, output: str) -> None:
@@ -211,34 +296,11 @@ def _at(text: str | None) -> Instant | None:
 
 
 def _show_whatif(report: WhatIfReport) -> None:
-    share = f" ({report.changed / report.compared:.1%})" if report.compared else ""
+    show_differences(report, "was", "now")
     click.echo(
-        f"compared {report.compared:,}: other outcome {report.changed:,}{share}, same outcome for other reasons "
-        f"{report.rereasoned:,}, other score {report.rescored:,}; requests gone {report.gone:,}; recorded by "
-        f"{report.from_versions} version set{'' if report.from_versions == 1 else 's'}"
+        f"\nrequests gone {report.gone:,}; recorded by {report.from_versions} version "
+        f"set{'' if report.from_versions == 1 else 's'}"
     )
-    click.echo("\nOutcomes")
-    emit_table(("was", "now", "decisions"), [(m.was, m.now, m.count) for m in report.outcomes])
-    click.echo("\nReasons")
-    emit_table(
-        ("code", "was", "now", "change"), [(r.code, r.was, r.now, f"{r.now - r.was:+,}") for r in report.reasons]
-    )
-    if report.segments:
-        click.echo("\nSegments")
-        emit_table(
-            ("field", "value", "decisions", "changed", "was", "now"),
-            [(s.field, s.value, s.compared, s.changed, _outcomes(s.was), _outcomes(s.now)) for s in report.segments],
-        )
-    if report.examples:
-        click.echo("\nExamples")
-        emit_table(
-            ("decision_id", "was", "now", "reasons before", "reasons now"),
-            [(e.decision_id, e.was, e.now, list(e.was_reasons), list(e.now_reasons)) for e in report.examples],
-        )
-
-
-def _outcomes(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
 
 
 def _heads(path: Path) -> list[Head]:
@@ -268,3 +330,6 @@ def _show_chain(report: ChainReport) -> None:
     for place in report.places:
         click.echo(f"  {place.partition} offset {place.offset}: {place.why}")
     emit_json({"heads": report.heads})
+
+
+decisions.add_command(compare)

@@ -10,8 +10,15 @@ from typing import Protocol, runtime_checkable
 import click
 
 from headrace.cli.output import emit_json, emit_table, output_option
+from headrace.cli.secrets import secret
+from headrace.clock import SystemClock
+from headrace.core.errors import HeadraceError
 from headrace.core.times import Instant, iso
 from headrace.log import backup as backups
+from headrace.log.backup import Finding
+from headrace.log.run import Role
+from headrace.log.sqlite_file import FILE_NAME
+from headrace.runtime.checkup import Checked, check_project, said
 from headrace.runtime.project import STATE_FOLDER, open_project
 
 
@@ -45,11 +52,32 @@ def restore(folder: str, source: Path) -> None:
 
 
 @click.command()
+@click.option("--server", is_flag=True, help="What `headrace serve` needs of this machine, too.")
+@click.option("--url", metavar="URL", help="Ask the server there; by default this project's on this machine, if any.")
+@click.option("--token", metavar="REF", help="With the scope metrics:read, for the server: file:PATH or env:NAME.")
 @output_option
 @click.pass_obj
-def doctor(folder: str, output: str) -> None:
-    """Check the log: pages, checksums, offsets, what was left over. Exit 1 where something is wrong."""
+def doctor(folder: str, server: bool, url: str | None, token: str | None, output: str) -> None:
+    """Check the log (pages, checksums, offsets, what was left over), whether every declared decision can be made, and
+    the running server. Exit 1 where something is wrong.
+
+    A server's certificate must be one that this machine trusts; SSL_CERT_FILE names others.
+    """
+    from headrace.api import address, checkup  # urllib's HTTP: 40 ms
+
     findings = backups.doctor(_log(folder))
+    state_folder = Path(folder) / STATE_FOLDER
+    checked, decisions = _check_project(folder, needed=server or url is not None)
+    findings += checked.findings
+    if server or url is not None:
+        findings += checkup.check_needs(decisions)
+    findings += checkup.check_tokens(state_folder, SystemClock().now())
+    asked = url or address.announced(state_folder)
+    if asked is not None:
+        answers = checkup.ask_server(asked, None if token is None else secret(token), checked.versions)
+        findings += answers.findings
+        for note in answers.notes:
+            click.echo(note, err=True)
     if output == "json":
         emit_json(findings)
     elif findings:
@@ -59,6 +87,20 @@ def doctor(folder: str, output: str) -> None:
         click.echo("nothing wrong", err=True)
     if findings:
         raise click.exceptions.Exit(1)
+
+
+def _check_project(folder: str, *, needed: bool) -> tuple[Checked, int]:
+    """What is found, and how many decisions are declared. needed: a folder that declares nothing is a finding; else it
+    may hold a restored log and no more."""
+    if not (_log(folder) / FILE_NAME).exists():
+        return Checked(findings=(), versions=None), 0  # which is a finding already
+    try:
+        with open_project(folder, role=Role.READER) as project:
+            return check_project(project), len(project.definitions.decisions)
+    except HeadraceError as error:
+        declares_nothing = error.code == "HR-0804" and not needed
+        findings = () if declares_nothing else (Finding(serious=True, text=said(error)),)
+        return Checked(findings=findings, versions=None), 0
 
 
 @click.group()

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import click
 
+from headrace.cli.secrets import parts_of, secret
 from headrace.core.errors import UsageError
 from headrace.plugs import require
 from headrace.runtime.project import open_project
+from headrace.runtime.sampling import EVERY_SECONDS, SHARE
 
 
 @click.command()
@@ -23,6 +25,21 @@ from headrace.runtime.project import open_project
 @click.option("--tls-key", metavar="REF", help="Its private key: file:PATH or env:NAME.")
 @click.option("--insecure-plaintext", is_flag=True, help="Allow a public address without TLS, behind a proxy.")
 @click.option("--decision", "decisions", multiple=True, metavar="NAME", help="Serve only these; all by default.")
+@click.option(
+    "--sample",
+    default=SHARE,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Of the decisions, recomputed beside the server and compared; 0: none.",
+)
+@click.option(
+    "--sample-seconds",
+    default=EVERY_SECONDS,
+    show_default=True,
+    type=click.FloatRange(0.1),
+    help="Between two looks of the sampler, at least.",
+)
 @click.option("--access-log", is_flag=True, help="One line a request on stderr.")
 @click.option(
     "--json-bytes-max", default=1_048_576, show_default=True, type=click.IntRange(1_024), help="Of a JSON body."
@@ -45,6 +62,8 @@ def serve(
     tls_key: str | None,
     insecure_plaintext: bool,
     decisions: tuple[str, ...],
+    sample: float,
+    sample_seconds: float,
     access_log: bool,
     json_bytes_max: int,
     bulk_bytes_max: int,
@@ -57,7 +76,7 @@ def serve(
     """
     for package in ("uvicorn", "httptools", "prometheus_client"):
         require(package, wanted_by="headrace serve")
-    from headrace.api import audit, logs, server  # uvicorn and what it brings: 150 ms
+    from headrace.api import address, audit, logs, server  # uvicorn and what it brings: 150 ms
     from headrace.api.settings import Settings
     from headrace.api.tokens import TokenStore
 
@@ -70,6 +89,8 @@ def serve(
         bulk_bytes_max=bulk_bytes_max,
         head_seconds_max=head_seconds_max,
         body_seconds_max=body_seconds_max,
+        sample_share=sample,
+        sample_seconds=sample_seconds,
     )
     project = open_project(folder)
     tokens = TokenStore(project.state_folder)
@@ -79,7 +100,12 @@ def serve(
     except UsageError:
         project.close()
         raise
-    with listener:
+    with listener, address.announcing(project.state_folder) as announced:
+
+        def announce(where: str) -> None:
+            announced.say(where)
+            click.echo(where)
+
         if not server.is_loopback(host):
             audit.record(
                 project.log,
@@ -97,7 +123,7 @@ def serve(
             settings=settings,
             access_log=access_log,
             decisions=decisions or None,
-            announce=lambda address: click.echo(address),
+            announce=announce,
         )
 
 
@@ -118,18 +144,10 @@ def _tls(cert: str, key: str) -> ssl.SSLContext:
 
 def _file(reference: str, place: Path) -> Path:
     """The file that a reference names; of a variable one that is made and goes at once."""
-    kind, _, name = reference.partition(":")
-    if kind == "file" and name:
+    kind, name = parts_of(reference)
+    if kind == "file":
         return Path(name)
-    if kind == "env" and name:
-        if name not in os.environ:
-            raise UsageError("HR-1019", f"the variable {name} is not set", hint=f"{reference} reads it")
-        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(os.environ[name])
-        return place
-    raise UsageError(
-        "HR-1019",
-        "not a reference to a secret",
-        detail="expected file:PATH or env:NAME; the value itself is never given",
-    )
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(secret(reference))
+    return place

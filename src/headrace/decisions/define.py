@@ -159,6 +159,10 @@ class Decision:
         """Of the texts, in the order in which they were given."""
         return tuple(language for language, _ in self.texts[0][1]) if self.texts else ()
 
+    def answering(self, arm: str | None) -> Decision:
+        """Whose policy an answer is of: the challenger of this name; itself where it is None, or no longer there."""
+        return next((one.decision for one in self.challengers if one.decision.name == arm), self)
+
     def meaning(self) -> dict[str, object]:
         """What the policy's fingerprint covers, as JSON values; the model and the topic are covered by their own."""
         return {

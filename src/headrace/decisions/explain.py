@@ -181,7 +181,7 @@ def explain(
 ) -> Explanation:
     """version: that which the record names, None where it is not at hand. row: the request's. views: what
     `view_seen` makes, with their events."""
-    served = _served(decision, record.ruling.arm)
+    served = decision.answering(record.ruling.arm)
     return Explanation(
         decision_id=record.decision_id,
         decision=record.decision,
@@ -274,11 +274,6 @@ def _chain_holds(record: DecisionRecord) -> bool | None:
     if not record.chain:
         return None
     return link(link_before(record.chain), records.to_row(record)[:-1]) == record.chain
-
-
-def _served(decision: Decision, arm: str | None) -> Decision:
-    """Whose policy gave the answer, as defined now."""
-    return next((one.decision for one in decision.challengers if one.decision.name == arm), decision)
 
 
 def _models(version: Version | None, row: Sequence[Physical] | None, record: DecisionRecord) -> tuple[ModelSeen, ...]:

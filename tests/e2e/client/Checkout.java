@@ -25,14 +25,16 @@ public class Checkout {
         CheckoutRequest request =
                 new CheckoutRequest().order("java-1").customer(7L).amount("12.50").weight(1.5).at(now);
 
-        CheckoutAnswer first = decisions.decideCheckout(request, true, 60_000, "java-1", null);
+        CheckoutAnswer first = decisions.decideCheckout(request, true, null, 60_000, "java-1", "de-AT, en;q=0.5", null);
         System.out.println("outcome " + first.getOutcome() + " repeated " + first.getRepeated());
+        System.out.println("texts " + first.getLanguage() + " " + first.getReasonTexts().get(0).getText());
         System.out.println("features " + first.getFeatures().get("activity"));
-        CheckoutAnswer again = decisions.decideCheckout(request, false, 60_000, null, null);
+        CheckoutAnswer again = decisions.decideCheckout(request, false, "en", 60_000, null, "de", null);
         System.out.println("same " + again.getDecisionId().equals(first.getDecisionId()) + " repeated " + again.getRepeated());
-        System.out.println("recorded " + decisions.getDecision(first.getDecisionId(), false).getRequestId());
+        System.out.println("texts " + again.getLanguage() + " " + again.getReasonTexts().get(0).getText());
+        System.out.println("recorded " + decisions.getDecision(first.getDecisionId(), false, null, null).getRequestId());
         try {
-            decisions.decideCheckout(request.amount("99.00"), false, 60_000, null, null);
+            decisions.decideCheckout(request.amount("99.00"), false, null, 60_000, null, null, null);
         } catch (ApiException refused) {
             System.out.println("conflict " + refused.getCode() + " " + refused.getResponseBody().contains("HR-0710"));
         }

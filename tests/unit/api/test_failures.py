@@ -26,6 +26,8 @@ SECRET = "/var/lib/secret-place"
 class Failing:
     """A decider that can do nothing."""
 
+    appending = 0.0
+
     def __init__(self, version: Version, error: Exception) -> None:
         self.version = version
         self._error = error

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 import headrace as hr
-from headrace.core.errors import DefinitionError
+from headrace.api.lanes import Decides
+from headrace.core.errors import DefinitionError, HeadraceError
 from headrace.decisions.define import Outcome
+from headrace.decisions.run import DecisionMade
 from tests.e2e.shop import DEFINITIONS, order
 from tests.needs import requires
 from tests.unit.api.served import Answer, Served
@@ -38,12 +42,36 @@ def test_a_late_request_has_the_declared_fallback_and_is_decided_when_sent_again
         assert f'headrace_decisions_total{{decision="checkout",kind="fallback",outcome="{outcome}"}} 1.0' in text
 
 
+class Held:
+    """A decider that waits until it is let."""
+
+    appending = 0.0
+
+    def __init__(self, decides: Decides) -> None:
+        self.version = decides.version
+        self.begun, self.go = threading.Event(), threading.Event()
+        self._decides = decides
+
+    def decide_many(self, requests: Sequence[Mapping[str, object]]) -> Sequence[DecisionMade | HeadraceError]:
+        self.begun.set()
+        self.go.wait()
+        return self._decides.decide_many(requests)
+
+
 async def _late(shop: Served, request: dict[str, object]) -> Answer:
-    """The loop is held while the request's budget runs out, and the lane with it: its lock is."""
+    """The lane is at another request, which fits nothing and appends nothing, while the request's budget runs out."""
     lane = shop.service.lanes["checkout"]
-    with lane._changed:
-        task = asyncio.create_task(_submitted(shop, request))
-        return await task
+    well = lane.decides
+    held = Held(well)
+    lane.switch(held)
+    before = asyncio.create_task(shop.answer("POST", DECIDE, {}, {"Headrace-Budget-Ms": "60000"}))
+    await asyncio.to_thread(held.begun.wait)
+    try:
+        return await _submitted(shop, request)
+    finally:
+        held.go.set()
+        await before
+        lane.switch(well)
 
 
 async def _submitted(shop: Served, request: dict[str, object]) -> Answer:
