@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from tests.needs import DATA, PREFIX, requires, requires_data, requires_program
 
 __all__ = ["requires", "requires_data", "requires_program"]
+pytest_plugins = ("tests.kafka",)
 
 # derandomize: a run depends on the code alone, so that a failure is never "once in CI". Fresh examples are the fuzz's
 # work, which prints its seed. No deadline: the machine's noise, and the first call's compilation, are not failures.

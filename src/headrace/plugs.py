@@ -39,6 +39,7 @@ PLUGS: dict[str, dict[str, Plug]] = {
 
 # Import name of each package that an extra brings, for the one clear sentence when it is missing.
 EXTRAS: dict[str, str] = {
+    "confluent_kafka": "kafka",
     "lightgbm": "ml",
     "matplotlib": "ml",
     "pandas": "ml",

@@ -34,8 +34,9 @@ _COMMANDS = {
     "audit": ("headrace.cli.models", "audit", "Look for what types cannot see."),
     "backup": ("headrace.cli.operations", "backup", "Copy the log while it is being written."),
     "restore": ("headrace.cli.operations", "restore", "Put a backup in place of a missing log."),
-    "doctor": ("headrace.cli.operations", "doctor", "Check the log and what lies beside it."),
+    "doctor": ("headrace.cli.operations", "doctor", "Check the log, the project, its server."),
     "log": ("headrace.cli.operations", "log", "Set right what a wrong clock wrote."),
+    "dev": ("headrace.cli.dev", "dev", "Run a real Kafka cluster on this machine."),
     "warm": ("headrace.cli.operations", "warm", "Compile the kernel now, so that no request waits for it."),
 }
 
