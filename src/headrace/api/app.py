@@ -113,18 +113,11 @@ class Application:
         except DisconnectedError:
             return
         except HeadraceError as error:
-            reply = self._refusal(error, call)
+            reply = self.refusal(error, call.route)
         except Exception as error:
             _logger.exception("%s failed", call.route)
-            reply = self._refusal(HeadraceError("HR-1018", f"{type(error).__name__} in {call.route}"), call)
-        out = [
-            (b"content-type", reply.content_type),
-            (b"content-length", b"%d" % len(reply.body)),
-            (b"cache-control", b"no-store"),
-            *reply.headers,
-        ]
-        if trace is not None:
-            out.append((b"traceparent", trace.header))
+            reply = self.refusal(fault(error, call.route), call.route)
+        out = fields_of(reply, trace)
         await send({"type": "http.response.start", "status": reply.status, "headers": out})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
         seconds = time.monotonic() - began
@@ -152,7 +145,7 @@ class Application:
             )
         call.route = route.name
         if not route.open:
-            call.token = self._admitted(call, route.scope)
+            call.token = self.admit(call.headers, route.scope)
         return await route.handler(call)
 
     def _routes(self, segments: tuple[str, ...]) -> Mapping[str, Route]:
@@ -172,18 +165,21 @@ class Application:
             raise NotFoundError("HR-1001", "no such address", hint="GET /openapi.json says what there is")
         return found
 
-    def _admitted(self, call: Call, scope: Scope | None) -> str:
+    def admit(self, headers: Headers, scope: Scope | None) -> str:
+        """The id of the token that a call came with; "" where none is asked for. scope: None where any valid token will
+        do. Raises: InputError HR-1009, HR-1010, HR-1017."""
         now = self._clock.now()
         if self._tokens.required(now):
-            return self._tokens.check(call.headers.get(b"authorization"), scope, now)
+            return self._tokens.check(headers.get(b"authorization"), scope, now)
         # Open, and so on loopback only: a page in this machine's browser may reach it under a name of its own.
-        if not _is_local(call.headers.get(b"host", b"")):
+        if not _is_local(headers.get(b"host", b"")):
             raise InputError(
                 "HR-1017", "this server answers to localhost only", hint="make a token: headrace tokens create"
             )
         return ""
 
-    def _refusal(self, error: HeadraceError, call: Call) -> Reply:
+    def refusal(self, error: HeadraceError, route: str) -> Reply:
+        """What a caller is told of an error, which is counted or said in the process's log where it is ours."""
         problem = problems.problem_of(error)
         more: list[tuple[bytes, bytes]] = []
         match problem.status:
@@ -194,11 +190,11 @@ class Application:
             case 503:
                 more.append((b"retry-after", b"1"))
                 if error.code == "HR-1008":
-                    self.service.metrics.overloaded(call.route)
+                    self.service.metrics.overloaded(route)
                 else:
-                    _logger.error("%s: %s", call.route, error, extra={"code": error.code})
+                    _logger.error("%s: %s", route, error, extra={"code": error.code})
             case 500:
-                _logger.error("%s: %s", call.route, error, extra={"code": error.code})
+                _logger.error("%s: %s", route, error, extra={"code": error.code})
         return Reply(problem.status, problems.encode(problem), problems.CONTENT_TYPE, tuple(more))
 
     def _log(self, call: Call, method: str, reply: Reply, seconds: float, trace: Trace | None) -> None:
@@ -218,21 +214,38 @@ class Application:
 
     async def _decide(self, call: Call) -> Reply:
         name = call.segments[2]
-        lane = self.service.lane(name)
+        self.service.lane(name)  # that there is one is asked first
         _content_type(call.headers, (JSON,))
-        features = _flag(call.query, "features")
-        budget = _budget(call.headers.get(b"headrace-budget-ms"))
-        request = bodies.object_of(await self._body(call, self.service.settings.json_bytes_max))
-        key = call.headers.get(b"idempotency-key")
+        asked = _query(call.query, ("features", "language"))
+        features = _flag(asked, "features")
+        body = await self._body(call, self.service.settings.json_bytes_max)
+        return await self.decided(name, call.headers, body, features=features, language=asked.get("language"))
+
+    async def decided(
+        self, name: str, headers: Headers, body: bytes, *, features: bool = False, language: str | None = None
+    ) -> Reply:
+        """The answer to a request of a decision. Raises: InputError HR-1005 to HR-1007, and what deciding raises."""
+        lane = self.service.lane(name)
+        budget = _budget(headers.get(b"headrace-budget-ms"))
+        request = bodies.object_of(body)
+        key = headers.get(b"idempotency-key")
         if key is not None:
             _check_key(key, lane.decides.version.decision.request.id or "", request)
-        answer = await self.service.decide(name, request, budget=budget, features=features)
-        return Reply(200, answers.encode(answer))
+        accepted = headers.get(b"accept-language")
+        found = await self.service.decide(
+            name, request, budget=budget, features=features, language=language, accepted=accepted
+        )
+        return reply_of(found)
 
     async def _decision(self, call: Call) -> Reply:
-        features = _flag(call.query, "features")
-        found = await self.service.decision("/".join(call.segments[2:]), features=features)
-        return Reply(200, answers.encode(found))
+        asked = _query(call.query, ("features", "language"))
+        found = await self.service.decision(
+            "/".join(call.segments[2:]),
+            features=_flag(asked, "features"),
+            language=asked.get("language"),
+            accepted=call.headers.get(b"accept-language"),
+        )
+        return reply_of(found)
 
     # --- features and events ---
 
@@ -242,19 +255,19 @@ class Application:
         _content_type(call.headers, (JSON,))
         asked = bodies.keys_of(await self._body(call, settings.json_bytes_max), settings.keys_max)
         found = await self.service.features(call.segments[2], asked.keys, asked.t)
-        return Reply(200, answers.encode(found))
+        return reply_of(found)
 
     async def _features(self, call: Call) -> Reply:
         view = self.service.project.definitions.view(call.segments[2])
         asked = _query(call.query, ("t",))
         found = await self.service.features(view.name, [path_key(view, call.segments[3:])], asked.get("t"))
-        return Reply(200, answers.encode(found))
+        return reply_of(found)
 
     async def _append(self, call: Call) -> Reply:
         settings = self.service.settings
         given = _content_type(call.headers, (JSON, NDJSON, ARROW))
         body = await self._body(call, settings.json_bytes_max if given == JSON else settings.bulk_bytes_max)
-        return Reply(200, answers.encode(await self.service.append(call.segments[2], body, given)))
+        return reply_of(await self.service.append(call.segments[2], body, given))
 
     # --- operations ---
 
@@ -316,6 +329,29 @@ class Application:
                     return b"".join(parts)
         finally:
             self._buffered -= held
+
+
+def fault(error: Exception, route: str) -> HeadraceError:
+    """What should not have happened, as callers are told."""
+    return HeadraceError("HR-1018", f"{type(error).__name__} in {route}")
+
+
+def reply_of(found: object) -> Reply:
+    """What was found, as JSON."""
+    return Reply(200, answers.encode(found))
+
+
+def fields_of(reply: Reply, trace: Trace | None) -> list[tuple[bytes, bytes]]:
+    """An answer's header fields."""
+    fields = [
+        (b"content-type", reply.content_type),
+        (b"content-length", b"%d" % len(reply.body)),
+        (b"cache-control", b"no-store"),
+        *reply.headers,
+    ]
+    if trace is not None:
+        fields.append((b"traceparent", trace.header))
+    return fields
 
 
 def _bytes(message: Message) -> bytes:
@@ -392,8 +428,8 @@ def _query(query: bytes, known: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _flag(query: bytes, name: str) -> bool:
-    said = _query(query, (name,)).get(name, "false")
+def _flag(asked: Mapping[str, str], name: str) -> bool:
+    said = asked.get(name, "false")
     if said not in ("true", "false"):
         raise InputError("HR-1007", f"parameter {name}: {said[:80]!r}", detail="expected true or false", field=name)
     return said == "true"

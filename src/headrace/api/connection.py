@@ -1,4 +1,5 @@
-"""One connection, with limits that uvicorn leaves open: time for a head, a body and an answer, bytes of a head.
+"""One connection, with limits that uvicorn leaves open: time for a head, a body and an answer, bytes of a head; and
+with a short way for decisions (direct.py).
 
 The one idea: no timer a request. Each connection notes when its request began, and one look a second over all of them
 closes those that are too slow; so 1,000 idle connections cost nothing, and neither does a fast request. What is refused
@@ -14,10 +15,12 @@ from typing import Any
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from headrace.api import problems
+from headrace.api.app import Reply, fields_of
+from headrace.api.direct import Direct, Exchange
 from headrace.api.settings import Settings
 from headrace.core.errors import HeadraceError, InputError, StateError
 
@@ -27,9 +30,11 @@ class HeadTooLargeError(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, with a head that is bounded and a clock. settings: set on a subclass by `with_settings`."""
+    """uvicorn's, with a head that is bounded and a clock. settings, direct: set on a subclass by `with_settings`."""
 
     settings = Settings()
+    direct: Direct | None = None
+    cycle: RequestResponseCycle | Exchange  # type: ignore[assignment]  # uvicorn knows of its own only
 
     def __init__(
         self,
@@ -46,8 +51,9 @@ class Connection(HttpToolsProtocol):
         self.resuming = False
 
     @classmethod
-    def with_settings(cls, given: Settings) -> type[Connection]:
-        return type("Connection", (cls,), {"settings": given})
+    def with_settings(cls, given: Settings, direct: Direct | None = None) -> type[Connection]:
+        """direct: None where every request goes the general way."""
+        return type("Connection", (cls,), {"settings": given, "direct": direct})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -81,6 +87,7 @@ class Connection(HttpToolsProtocol):
         chunked = b"transfer-encoding" in headers
         if chunked or int(headers.get(b"content-length", b"0")):
             framing = b"transfer-encoding: chunked" if chunked else b"content-length: " + headers[b"content-length"]
+            assert not isinstance(self.cycle, Exchange), "what offers another protocol goes the general way"
             self.cycle.more_body = True
             self.cycle.message_event.clear()
             self.headers = []  # those of the request stay as they are
@@ -90,17 +97,15 @@ class Connection(HttpToolsProtocol):
         if rest:
             self.data_received(rest)
 
-    def on_message_complete(self) -> None:
-        self.after_another = True
-        super().on_message_complete()
-
     def on_message_begin(self) -> None:
         if self.resuming:
             return
         self.since = self.loop.time()
         self.in_head = True
         self.head_bytes = 0
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         if self.resuming:
@@ -111,7 +116,64 @@ class Connection(HttpToolsProtocol):
             size += len(name) + len(value)
         if size > self.settings.head_bytes_max:
             raise HeadTooLargeError
+        exchange = self._exchange()
+        if exchange is not None:
+            self.cycle = exchange
+            return
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # only now: what it makes is for ASGI
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
         super().on_headers_complete()
+
+    def _exchange(self) -> Exchange | None:
+        """The request whose head is complete, where it goes the short way."""
+        if (
+            self.direct is None
+            or self.parser.get_method() != b"POST"
+            or self.parser.get_http_version() != "1.1"
+            or (self.cycle is not None and not self.cycle.response_complete)
+            or self.flow.write_paused  # a peer that takes no answers waits for them on the general way
+        ):
+            return None
+        return self.direct.exchange(self, self.url, self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if type(cycle) is not Exchange:
+            super().on_body(body)
+        elif not cycle.response_complete:
+            cycle.body = cycle.body + body if cycle.body else body
+
+    def on_message_complete(self) -> None:
+        self.after_another = True
+        cycle = self.cycle
+        if type(cycle) is not Exchange:
+            super().on_message_complete()
+        elif not cycle.response_complete:
+            cycle.more_body = False
+            task = self.loop.create_task(cycle.run())
+            self.tasks.add(task)  # as uvicorn has its own: a stop waits for them
+            task.add_done_callback(self.tasks.discard)
+
+    def answer(self, exchange: Exchange, reply: Reply) -> None:
+        """Write an exchange's answer, and go on with what came behind its request."""
+        exchange.response_started = exchange.response_complete = True
+        if exchange.disconnected or self.transport.is_closing():
+            return
+        parts = [STATUS_LINE[reply.status]]
+        for name, value in (*self.server_state.default_headers, *fields_of(reply, exchange.trace)):
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n")
+        parts.append(reply.body)
+        self.transport.write(b"".join(parts))
+        self.since = self.loop.time()
+        if not exchange.keep_alive:
+            self.transport.close()
+        if self.flow.read_paused:  # as a request came behind this one
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read, and heads that are too large."""
@@ -154,8 +216,11 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()  # refused already: it goes on sending all the same
             elif age > limits.body_seconds_max:
                 self.refuse(InputError("HR-1011", "the request's body took too long"))
-        elif not cycle.response_complete and age > limits.answer_seconds_max:
-            self.transport.abort()
+        elif not cycle.response_complete:
+            if age > limits.answer_seconds_max:
+                self.transport.abort()
+        elif type(cycle) is Exchange and age > limits.idle_seconds_max:
+            self.transport.close()  # after others, uvicorn's timer does it
 
     def _head_too_large(self) -> InputError:
         return InputError(

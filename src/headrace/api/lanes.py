@@ -46,13 +46,18 @@ class Decides(Protocol):
     @property
     def version(self) -> Version: ...
 
+    @property
+    def appending(self) -> float:
+        """Seconds of the newest `decide_many` that the log took for its appends."""
+
     def decide_many(self, requests: Sequence[Request]) -> Sequence[DecisionMade | HeadraceError]: ...
 
 
 class Waiting:
-    """A request in its lane. Instants are the process's monotonic clock, in seconds. version: that of its decision."""
+    """A request in its lane. Instants are the process's monotonic clock, in seconds. version: that of its decision.
+    appending: how much of the time to `decided` its batch's append took."""
 
-    __slots__ = ("decided", "entered", "expires", "future", "request", "taken", "version")
+    __slots__ = ("appending", "decided", "entered", "expires", "future", "request", "taken", "version")
 
     def __init__(self, request: Request, budget: float, future: asyncio.Future[Outcome]) -> None:
         self.request = request
@@ -60,6 +65,7 @@ class Waiting:
         self.expires = self.entered + budget
         self.future = future
         self.version: Version | None = None
+        self.appending = 0.0
 
 
 class Lane:
@@ -74,7 +80,8 @@ class Lane:
         self._waiting_max = waiting_max
         self._batch_max = batch_max
         self._waiting: deque[Waiting] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)  # entered by its lock, which costs less
         self._idle = False
         self._closing = False
         self._sweeping = False
@@ -115,7 +122,7 @@ class Lane:
                 decision=self.name,
             )
         one = Waiting(request, budget, self._loop.create_future())
-        with self._changed:
+        with self._lock:
             self._waiting.append(one)
             if self._idle:
                 self._idle = False
@@ -127,7 +134,7 @@ class Lane:
 
     def close(self) -> None:
         """Decide what waits, then end the thread."""
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify()
         self._thread.join()
@@ -137,7 +144,7 @@ class Lane:
     def _sweep(self) -> None:
         now = time.monotonic()
         late: list[Waiting] = []
-        with self._changed:
+        with self._lock:
             if self._waiting and min(one.expires for one in self._waiting) <= now:
                 late = [one for one in self._waiting if one.expires <= now]
                 self._waiting = deque(one for one in self._waiting if one.expires > now)
@@ -164,13 +171,14 @@ class Lane:
                 done = time.monotonic()
                 for one in live:
                     one.taken, one.decided, one.version = now, done, decides.version
+                    one.appending = decides.appending
                 outcomes += zip(live, found, strict=True)
             if not tell(self._loop, self._deliver, outcomes):
                 return
 
     def _take(self) -> list[Waiting]:
         """All that wait, at most a batch; empty where the lane is closed and nothing waits."""
-        with self._changed:
+        with self._lock:
             while not self._waiting and not self._closing:
                 self._idle = True
                 self._changed.wait()

@@ -49,7 +49,8 @@ class Metrics:
         )
         self._stages = Histogram(
             "headrace_decision_stage_seconds",
-            "Parts of a decision: queue, decide (features, score, policy and append of its batch), total.",
+            "Parts of a decision: queue, compute (features, score, policy of its batch), append (its batch's commit), "
+            "total.",
             ("decision", "stage"),
             buckets=SECONDS,
             registry=registry,
@@ -84,9 +85,10 @@ class Metrics:
     def decided(self, decision: str, outcome: str, kind: str) -> None:
         self._counter(self._outcomes, decision, outcome, kind).inc()
 
-    def staged(self, decision: str, *, queue: float, decide: float, total: float) -> None:
+    def staged(self, decision: str, *, queue: float, compute: float, append: float, total: float) -> None:
         self._histogram(self._stages, decision, "queue").observe(queue)
-        self._histogram(self._stages, decision, "decide").observe(decide)
+        self._histogram(self._stages, decision, "compute").observe(compute)
+        self._histogram(self._stages, decision, "append").observe(append)
         self._histogram(self._stages, decision, "total").observe(total)
 
     def overloaded(self, queue: str) -> None:

@@ -22,6 +22,7 @@ import uvicorn
 
 from headrace.api import app as application
 from headrace.api.connection import Connection, look_over
+from headrace.api.direct import Direct
 from headrace.api.metrics import Metrics
 from headrace.api.service import Service
 from headrace.api.settings import Settings
@@ -185,9 +186,10 @@ async def _serve(
     service = Service(following.project, settings=settings, metrics=Metrics(), decisions=decisions)
     for lane in service.lanes.values():
         warm(lane.decides.version)
+    app = application.Application(service, tokens, clock=SystemClock(), access_log=access_log)
     config = uvicorn.Config(
-        application.Application(service, tokens, clock=SystemClock(), access_log=access_log),
-        http=Connection.with_settings(settings),
+        app,
+        http=Connection.with_settings(settings, None if access_log else Direct(app)),
         ws="none",
         lifespan="off",
         log_config=None,

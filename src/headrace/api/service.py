@@ -142,7 +142,11 @@ class Service:
         version = one.version or lane.decides.version
         self.metrics.decided(name, outcome.outcome.value, "repeated" if outcome.repeated else "decided")
         self.metrics.staged(
-            name, queue=one.taken - one.entered, decide=one.decided - one.taken, total=now - one.entered
+            name,
+            queue=one.taken - one.entered,
+            compute=one.decided - one.taken - one.appending,
+            append=one.appending,
+            total=now - one.entered,
         )
         if features or outcome.repeated:  # what was recorded then may be of another version
             answer, decision = await self._recorded(outcome.decision_id, features=features, repeated=outcome.repeated)

@@ -102,6 +102,13 @@ class KnownRequests:
         self._decided[records.index, request_offset] = offset
         self._next[records] = offset + 1
 
+    def learn_records(self, records: Partition, request_offset: int, offset: int, count: int) -> None:
+        """The records of requests that stand one behind the other were appended by the caller, in their order."""
+        index, decided = records.index, self._decided
+        for place in range(count):
+            decided[index, request_offset + place] = offset + place
+        self._next[records] = offset + count
+
     def _learn_requests(self, partition: Partition, batch: pa.RecordBatch) -> None:
         ids = physical_list(batch.column(self._id))
         offsets, stamps = units(batch.column(OFFSET)).tolist(), units(batch.column(AVAILABLE_AT)).tolist()

@@ -11,6 +11,7 @@ before it were in the log already, and its offset is what it will then be.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,6 +25,7 @@ from headrace.decisions.chain import RequestHash, genesis
 from headrace.decisions.define import Outcome
 from headrace.decisions.known import NOT_THE_EVENT, Id, KnownRequests, row_at
 from headrace.decisions.plan import Answer, Ruling, Scored, Version
+from headrace.decisions.present import PresentCuts
 from headrace.decisions.record import DecisionRecord, Flag, ViewPoint
 from headrace.log.define import Clock as TopicClock
 from headrace.log.define import Topic
@@ -101,7 +103,7 @@ class DecisionMade:
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Computed:
     """A decision that is not durable yet. maximum: its partition's running one, with it."""
 
@@ -154,6 +156,7 @@ class Decider:
         self._recompute = recompute
         self._clock = clock
         self._lock = threading.Lock()
+        self.appending = 0.0  # seconds of the newest call that the log took for its appends; the rest was computing
         self._topic = version.decision.request
         names = self._topic.schema.names
         assert self._topic.id is not None, "a request topic has an id: decisions/define.py sees to it"
@@ -169,9 +172,11 @@ class Decider:
         self._ends: dict[Partition, int] = {}
         self._maxima: dict[Partition, int] = {}
         self._askers: dict[Partition, AskAt] = {}
+        self._read_too = self._topic.name in features.topics  # the requests are events that views read
+        self._places: dict[int, Partition] = {}  # of the records, by index
         self._touches = features.touches(self._topic)
         self._live: tuple[Partition, ...] = ()
-        self._prefixes: tuple[tuple[tuple[Partition, str], ...], ...] = ()
+        self._present = PresentCuts(version.views, {})
         self._looked = _NEVER
         with self._lock:
             self._look()
@@ -202,6 +207,7 @@ class Decider:
                 answers[place] = error
         overtaken = 0
         with self._lock:
+            self.appending = 0.0
             while waiting and overtaken < OVERTAKEN_MAX:
                 done = self._turn([row for _, row in waiting])
                 overtaken = 0 if done else overtaken + 1
@@ -274,6 +280,7 @@ class Decider:
             appends.append(Append(partition=partition, rows=rows, request=True, at=at, begins=self._ends[partition]))
             begins = self._head(partition)[0]
             appends.append(Append(partition=self._records(partition), rows=made, at=at, begins=begins))
+        began = time.perf_counter()
         try:
             appended = self._log.append(appends)
         except LogError as error:
@@ -281,13 +288,11 @@ class Decider:
                 self._looked = _NEVER
                 return []
             return [answer if isinstance(answer, HeadraceError) else error for answer in group.answers]
+        finally:
+            self.appending += time.perf_counter() - began
         strange: set[tuple[Partition, Id]] = set()
         for place, computed in enumerate(group.rows.values()):
-            requests, kept = appended[2 * place], appended[2 * place + 1]
-            for index, one in enumerate(computed):
-                self._applied(one, index, requests, kept)
-                if int(requests.verdicts[index]) in NOT_THE_EVENT:
-                    strange.add((one.partition, one.id))
+            strange.update(self._applied(computed, appended[2 * place], appended[2 * place + 1]))
         answers: list[DecisionMade | HeadraceError] = []
         for answer in group.answers:
             if isinstance(answer, _Computed):
@@ -370,7 +375,7 @@ class Decider:
                 absent[place] = "stale"
         if absent:
             answers = tuple(self.version.absent(i) if i in absent else one for i, one in enumerate(answers))
-        return answers, self._points(partition, offset, staleness, absent)
+        return answers, self._present.text(partition, offset, staleness, absent)
 
     def _ask_each(
         self, partition: Partition, offset: int, row: Row, t: Instant, ahead: int
@@ -387,17 +392,6 @@ class Decider:
                 answers.append(self.version.absent(place))
                 absent[place] = "too_old"
         return tuple(answers), absent
-
-    def _points(self, own: Partition, offset: int, staleness: int, absent: Mapping[int, str]) -> str:
-        """`record.points_text` of the present cut, in the own partition up to the request, from texts that are kept:
-        5 us less a view."""
-        ends = self._ends if self._ends[own] == offset else {**self._ends, own: offset}
-        parts = []
-        for place, prefixes in enumerate(self._prefixes):
-            cut = ",".join([f"{prefix}{ends[partition]}]" for partition, prefix in prefixes])
-            why = f'"{absent[place]}"' if place in absent else "null"
-            parts.append(f"[[{cut}],{staleness},{why}]")
-        return f"[{','.join(parts)}]"
 
     def _record(
         self,
@@ -440,7 +434,7 @@ class Decider:
             said = records.from_row(row_at(self._log, self._record_topic.topic, place, found).row, self._topic.name)
             return _made(said.decision_id, self._id_of(row), said.t, said.ruling, said.flags, repeated=True)
         staleness = max(0, logged.available_at - proven)
-        cuts = [Cut.of({p: self._ends[p] for p, _ in prefixes}) for prefixes in self._prefixes]
+        cuts = self._present.cuts()
         question = Question(request=partition, offset=offset, row=row, t=logged.event_time, cuts=tuple(cuts))
         answers: list[Answer] = []
         for place_of_view, answer in enumerate(self._recompute(self._views, [question])[0]):
@@ -518,26 +512,30 @@ class Decider:
         if not live:
             raise NotFoundError("HR-0302", f"no topic {self._topic.name!r} in the log", hint="headrace apply")
         self._live = tuple(sorted(live))
-        self._prefixes = tuple(
-            tuple((p, f'["{p.topic}",{p.incarnation},{p.index},') for p in self._ends if p.topic in view.topics)
-            for view in self.version.views
-        )
+        self._present = PresentCuts(self.version.views, self._ends)
         self._looked = Instant(looked)
 
-    def _applied(self, one: _Computed, index: int, request: Appended, record: Appended) -> None:
-        """What was appended, `index` rows into its part of the group, is part of the state from now on."""
-        partition, offset = one.partition, request.offset + index
-        available_at, event_time = int(request.available_at[index]), int(request.event_times[index])
-        verdict = int(request.verdicts[index])
-        if self._topic.name in self._features.topics:
-            self._features.ingest_row(partition, offset, available_at, event_time, verdict, one.row)
-        self._known.learn_record(record.partition, offset, record.offset + index)
-        self._heads[record.partition] = record.offset + index + 1, str(one.record[-1])
-        self._ends[partition] = offset + 1
-        self._maxima[partition] = available_at
-        if verdict not in NOT_THE_EVENT:
-            self._known.learn(partition, one.id, offset, available_at)
+    def _applied(self, computed: Sequence[_Computed], requests: Appended, kept: Appended) -> list[tuple[Partition, Id]]:
+        """What was appended to a partition is part of the state from now on. Returns what counts for nothing there."""
+        partition, records_at, known = requests.partition, kept.partition, self._known
+        ingest = self._features.ingest_row if self._read_too else None
+        strange: list[tuple[Partition, Id]] = []
+        stamps = requests.available_at.tolist()
+        judged = zip(computed, stamps, requests.event_times.tolist(), requests.verdicts.tolist(), strict=True)
+        for offset, (one, available_at, event_time, verdict) in enumerate(judged, requests.offset):
+            if ingest is not None:
+                ingest(partition, offset, available_at, event_time, verdict, one.row)
+            if verdict in NOT_THE_EVENT:
+                strange.append((partition, one.id))
+                continue
+            known.learn(partition, one.id, offset, available_at)
             assert event_time == one.made.t, "the log judges a request's time by the rule of _when"
+        known.learn_records(records_at, requests.offset, kept.offset, len(computed))
+        self._heads[records_at] = kept.offset + len(computed), str(computed[-1].record[-1])
+        self._ends[partition] = requests.offset + len(computed)
+        self._maxima[partition] = stamps[-1]
+        self._present.moved(partition)
+        return strange
 
     def _head(self, request: Partition) -> tuple[int, str]:
         """Where the record of the partition's next request goes, and the link before it."""
@@ -556,7 +554,11 @@ class Decider:
 
     def _records(self, request: Partition) -> Partition:
         """The partition of the record topic in which the request's record lies."""
-        return Partition(self._record_topic.topic.name, self._record_topic.incarnation, request.index)
+        found = self._places.get(request.index)
+        if found is None:
+            topic = self._record_topic
+            found = self._places[request.index] = Partition(topic.topic.name, topic.incarnation, request.index)
+        return found
 
 
 def _made(

@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headrace.core.errors import LogError
-from headrace.log.sqlite_entry import ENTRY_BYTES, ENTRY_ROWS
+from headrace.log.sqlite_entry import ENTRY_ROWS
 
 _logger = logging.getLogger(__name__)
 
-# An entry of at least half the wanted rows (or an eighth of the bytes) stays as it is: rewriting it would gain little.
+# An entry of at least half the wanted rows, or of so many bytes, stays as it is: rewriting it would gain little. And no
+# more bytes are written as one: commits wait for the swap, 1 MiB is some 2 ms, and 1,000 decisions' records.
 LARGE_ROWS = ENTRY_ROWS // 2
-LARGE_BYTES = ENTRY_BYTES // 8
+LARGE_BYTES = 1 << 20
+# Upkeep beside others that wait for the interpreter: it rests so many times as long as it worked.
+RESTS = 4.0
 PAUSE_S = 1.0  # between rounds where nothing woke the thread; retention and idle sealing need no more
 
 
@@ -59,6 +62,7 @@ class Upkeep:
     def __init__(self, work: Callable[[], None], *, name: str) -> None:
         self._work = work
         self._wake = threading.Event()
+        self._ended = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._failing = False
@@ -74,8 +78,13 @@ class Upkeep:
     def stop(self) -> None:
         """Returns when the thread has ended, after the step that it is in."""
         self._stopping = True
+        self._ended.set()
         self._wake.set()
         self._thread.join()
+
+    def rest(self, worked: float) -> None:
+        """After some seconds of work that others had to share the interpreter with; shorter where it is to end."""
+        self._ended.wait(worked * RESTS)
 
     @property
     def stopping(self) -> bool:

@@ -42,7 +42,7 @@ from headrace.log.sqlite_read import (
     load_catalog,
     refresh,
 )
-from headrace.log.sqlite_upkeep import CHECKPOINT_PAGES, Housekeeper
+from headrace.log.sqlite_upkeep import CHECKPOINT_PAGES, Housekeeper, Rest
 
 WAL_PAGES_MAX = 16_384  # 64 MiB: above it the writer moves the WAL into the file itself, rather than let it grow
 STATEMENT_ENTRIES_MAX = 64  # entries in one INSERT; more go in several, inside one transaction
@@ -203,11 +203,11 @@ class SqliteLog(Log):
 
     def maintain(self) -> None:
         """One round of upkeep now: seal what is due, let old rows go, move the WAL. Raises: LogError of the disk."""
-        self._maintain(all=False)
+        self._maintain(all=False, rest=_on)
 
     def seal(self) -> None:
         """Write every run of small entries as large ones, and the WAL into the file; for backups and measurements."""
-        self._maintain(all=True)
+        self._maintain(all=True, rest=_on)
 
     def restart_clock(self, topic: str) -> Instant:
         """An operator's word that the append instants so far ran ahead: rows stamped above the clock count as stamped
@@ -415,23 +415,35 @@ class SqliteLog(Log):
 
     def _maintain_quietly(self) -> None:
         if not self._closed:
-            self._maintain(all=False)
+            self._maintain(all=False, rest=self._rest)
 
-    def _maintain(self, *, all: bool) -> None:
+    def _rest(self, worked: float) -> None:
+        """Between two parts of a round. The WAL does not wait for the round's end."""
+        self._checkpoint_from(CHECKPOINT_PAGES)
+        assert self._upkeep is not None, "only its thread rests"
+        self._upkeep.rest(worked)
+
+    def _maintain(self, *, all: bool, rest: Rest) -> None:
         with self._changed:
             held = [(topic, record) for topic in self._catalog.values() for record in topic.partitions.values()]
         for topic, record in held:
             for run in self._housekeeper.runs(topic, record, all=all):
                 if self._closed:
                     return
-                entries = self._housekeeper.encode(run)
+                entries = self._housekeeper.encode(run, rest)
+                began = time.monotonic()
                 self._turn(partial(self._housekeeper.swap, self._connection, run, entries))
+                rest(time.monotonic() - began)
             if topic.topic.retention is not None:
                 self._turn(partial(self._retain, topic, record))
         while not self._closed and self._turn(lambda: self._housekeeper.purge(self._connection)):
             pass
         self._forget_imports()
-        if self._wal_pages >= (1 if all else CHECKPOINT_PAGES):
+        self._checkpoint_from(1 if all else CHECKPOINT_PAGES)
+
+    def _checkpoint_from(self, pages: int) -> None:
+        """Move the WAL into the file, where it holds so many pages."""
+        if self._wal_pages >= pages and not self._closed:
             self._housekeeper.checkpoint()
             # Now but for a few pages: done in a turn, so that the next commit finds all moved and starts the WAL over.
             self._turn(self._housekeeper.checkpoint)
@@ -458,6 +470,10 @@ class SqliteLog(Log):
             self._imports_known.pop(number, None)
             if number in self._judges:
                 self._judges[number].release()
+
+
+def _on(worked: float) -> None:
+    """Upkeep that somebody waits for does not rest."""
 
 
 def _beginning(turns: list[AppendTurn], resolved: list[Resolved]) -> tuple[list[AppendTurn], list[Resolved]]:

@@ -26,6 +26,7 @@ Entry = tuple[int, int, int, int, int, bytes | pa.Buffer]  # key, count, availab
 Tuples = Sequence[tuple[Physical, ...]]
 
 _INT64_MAX = 2**63 - 1
+CLASSES_MAX = 256  # sets of classes that a topic remembers: which of its fields are null at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,15 @@ def _check_batch(topic: TopicRecord, batch: pa.RecordBatch) -> None:
 
 
 def _check_tuples(topic: TopicRecord, rows: Tuples) -> None:
-    columns = topic.columns
+    columns, known, integers = topic.columns, topic.classes, topic.integers
     for index, row in enumerate(rows):
+        classes = tuple(map(type, row))
+        if classes in known:  # the common case, at a tenth of the cost of a look at each value
+            for place in integers:
+                value = row[place]
+                if value is not None and not -_INT64_MAX - 1 <= value <= _INT64_MAX:  # type: ignore[operator]  # an int
+                    raise _unfit(topic, f"row {index}, field {columns[place][0]!r}: expected 64 bits, seen {value}")
+            continue
         if len(row) != len(columns):
             raise _unfit(topic, f"row {index}: expected {len(columns)} values, seen {len(row)}")
         for value, (name, wanted, nullable) in zip(row, columns, strict=True):
@@ -180,6 +188,8 @@ def _check_tuples(topic: TopicRecord, rows: Tuples) -> None:
                 )
             if wanted is int and not -_INT64_MAX - 1 <= value <= _INT64_MAX:  # type: ignore[operator]  # an int, tested above
                 raise _unfit(topic, f"row {index}, field {name!r}: expected 64 bits, seen {value}")
+        if len(known) < CLASSES_MAX:
+            known.add(classes)
 
 
 def _unfit(topic: TopicRecord, detail: str) -> SchemaError:

@@ -109,7 +109,9 @@ def encode_rows(
         place = topic.schema.names.index(topic.event_time)
         if times == [row[place] for row in rows]:
             times = None
-    judged = verdicts.tolist() if verdicts.any() else None
+    judged: list[int] | None = verdicts.tolist()
+    if not any(judged):  # type: ignore[arg-type]  # a list, just made
+        judged = None
     return _encode((version, said, times, judged, rows))
 
 

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from headrace.core.codec import INSTANT_MAX
 from headrace.core.errors import LogError, NotFoundError, did_you_mean
 from headrace.core.points import Cut, Partition
 from headrace.core.schema import Kind, Schema
@@ -49,7 +50,12 @@ _CLASSES: dict[Kind, type] = {
     Kind.TIMESTAMP: int, Kind.DURATION: int, Kind.DECIMAL: int, Kind.LIST: list,
 }  # fmt: skip
 _OFFSET_MASK = (1 << OFFSET_BITS) - 1
-_DECODING = (pa.ArrowInvalid, msgspec.MsgspecError, KeyError, IndexError, ValueError, TypeError, AssertionError)
+# What decoders say of bytes that are none: pyarrow OSError and StopIteration too, numpy OverflowError. Nothing is read
+# from the disk while they work.
+_DECODING = (
+    pa.ArrowInvalid, pa.ArrowNotImplementedError, msgspec.MsgspecError, KeyError, IndexError, ValueError, TypeError,
+    AssertionError, OSError, OverflowError, StopIteration,
+)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,7 +98,8 @@ class PartitionRecord:
 class TopicRecord:
     """A topic as the file says it. schemas: of every version ever in force, which rows are stored under.
 
-    columns: of each field its name, the class of its physical value, whether it may be null."""
+    columns: of each field its name, the class of its physical value, whether it may be null. classes: of a row's values
+    where none is null; those of rows with nulls are added as they are met. integers: the places of 64-bit numbers."""
 
     number: int
     topic: Topic
@@ -103,11 +110,15 @@ class TopicRecord:
     arrow: pa.Schema = None
     required: frozenset[str] = frozenset()
     columns: tuple[tuple[str, type, bool], ...] = ()
+    classes: set[tuple[type, ...]] = field(default_factory=set)
+    integers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.arrow = arrow_schema(self.topic)
         self.required = self.topic.required
         self.columns = tuple((f.name, _CLASSES[f.type.kind], f.name not in self.required) for f in self.topic.schema)
+        self.classes = {tuple(wanted for _, wanted, _ in self.columns)}
+        self.integers = tuple(place for place, (_, wanted, _) in enumerate(self.columns) if wanted is int)
 
     def state(self) -> TopicState:
         listed = [self.partitions[index] for index in sorted(self.partitions)]
@@ -316,7 +327,7 @@ class Reader:
                 below = np.arange(first, first + len(columns.available_at)) < record.restart_offset
                 instants = np.where(below, np.minimum(columns.available_at, record.restart_at), columns.available_at)
                 columns = dataclasses.replace(columns, available_at=instants)
-            batches.append(assemble(topic.topic, topic.arrow, first, columns))
+            batches.append(self._assembled(topic, record, first, columns))
         head = batches[0]
         batches[0] = head.slice(offset - pieces[0][0])
         last = pieces[-1][0] + len(pieces[-1][1].available_at)
@@ -423,6 +434,12 @@ class Reader:
             raise self._broken(record, offset, f"cannot be decoded: {type(error).__name__}: {error}") from error
         small.clear()
 
+    def _assembled(self, topic: TopicRecord, record: PartitionRecord, offset: int, columns: Columns) -> pa.RecordBatch:
+        try:
+            return assemble(topic.topic, topic.arrow, offset, columns)
+        except _DECODING as error:  # each column was one, and together they are no batch
+            raise self._broken(record, offset, f"cannot be decoded: {type(error).__name__}: {error}") from error
+
     def _broken(self, record: PartitionRecord, offset: int, detail: str) -> LogError:
         partition = record.partition
         return corrupt(
@@ -436,10 +453,11 @@ class Reader:
 
 def ahead(partition: Partition, stamped: Instant, now: Instant) -> LogError:
     """SEMANTICS 1.2's halt."""
+    seen = iso(stamped) if stamped <= INSTANT_MAX else f"{int(stamped)} microseconds, beyond the year 9999"
     return LogError(
         "HR-0313",
         f"{partition} is stamped ahead of this clock",
-        detail=f"expected an append instant up to {iso(Instant(now + AHEAD_MAX.micros))}, seen {iso(stamped)}",
+        detail=f"expected an append instant up to {iso(Instant(now + AHEAD_MAX.micros))}, seen {seen}",
         hint="set the clocks right; if the append instant is the wrong one, `headrace log restart-clock` takes it back",
         topic=partition.topic,
         partition=partition.index,

@@ -6,6 +6,8 @@ Reading and encoding happen beside the writer; only the swap itself takes a turn
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -25,7 +27,10 @@ CHECKPOINT_PAGES = 1_000
 PURGE_ENTRIES = 256  # deleted in one turn; at 1 MB an entry that is 60,000 pages put on the free list, some 10 ms
 _OFFSET_MASK = (1 << OFFSET_BITS) - 1
 
+PART_ROWS = 512  # decoded at once where a run is rewritten: some 5 ms, in which others have half the interpreter
+
 Run = tuple[TopicRecord, PartitionRecord, int, int]
+Rest = Callable[[float], None]
 
 
 class Housekeeper:
@@ -62,12 +67,17 @@ class Housekeeper:
         found, self._settled[record.number] = runs_to_seal(sizes, all=all)
         return [(topic, record, first, end) for first, end in found]
 
-    def encode(self, run: Run) -> list[Entry]:
-        """The run's rows as large entries at the offsets they have. Checks every checksum on the way."""
+    def encode(self, run: Run, rest: Rest) -> list[Entry]:
+        """The run's rows as large entries at the offsets they have. Checks every checksum on the way. rest: told after
+        each part how many seconds it took."""
         topic, record, first, end = run
-        return reencoded(
-            topic, record, list(self._reader.read(topic, record, first, end=end, rows_max=ENTRY_ROWS, halting=False))
-        )
+        batches = []
+        began = time.monotonic()
+        for batch in self._reader.read(topic, record, first, end=end, rows_max=PART_ROWS, halting=False):
+            batches.append(batch)
+            rest(time.monotonic() - began)
+            began = time.monotonic()
+        return reencoded(topic, record, batches)
 
     def first_since(self, record: PartitionRecord, instant: int) -> int:
         """The offset of the first entry whose last row is not older than `instant`; the partition's end if none."""

@@ -384,7 +384,7 @@ def test_health_readiness_and_metrics(shop: Served) -> None:
     assert shop.call("GET", "/readyz").json == {"status": "ready"}
     text = shop.call("GET", "/metrics").body.decode()
     assert 'headrace_decisions_total{decision="checkout",kind="decided",outcome="approve"}' in text
-    for stage in ("queue", "decide", "total"):
+    for stage in ("queue", "compute", "append", "total"):
         assert f'headrace_decision_stage_seconds_count{{decision="checkout",stage="{stage}"}}' in text
     assert 'headrace_http_requests_total{route="decide",status="200"}' in text
     assert 'headrace_queue_waiting{queue="decision checkout"} 0.0' in text

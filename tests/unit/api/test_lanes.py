@@ -31,6 +31,8 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
 class Gate:
     """Decides when it is let: a batch each time `go` is released."""
 
+    appending = 0.0
+
     def __init__(self, version: Version, then: Callable[[Request], DecisionMade | HeadraceError] | None = None) -> None:
         self.version = version
         self.go = threading.Semaphore(0)

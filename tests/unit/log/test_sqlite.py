@@ -21,6 +21,7 @@ from headrace.log.define import Topic
 from headrace.log.port import Append, Physical
 from headrace.log.run import open_log
 from headrace.log.sqlite import SqliteLog
+from headrace.log.sqlite_entry import checksum
 from headrace.testing.clocks import ManualClock
 from headrace.testing.contracts.log import batch, payments, refused
 from headrace.testing.faults import Fault, FaultyDisk
@@ -337,3 +338,35 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     with pytest.raises(LogError) as caught:
         SqliteLog(tmp_path / "a file" / "log", clock=ManualClock())
     assert caught.value.code == "HR-0309"
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_forged_bytes_under_a_matching_checksum_are_a_corrupt_log_and_nothing_else(
+    tmp_path: Path, sealed: bool
+) -> None:
+    log, partition = opened(tmp_path)
+    for number in range(60):
+        log.append([Append(partition=partition, rows=[(number, f"text {number}")])])
+    if sealed:
+        log.seal()
+    log.close()
+    raw, draw = apsw.Connection(str(tmp_path / "log.sqlite")), random.Random(1)
+    at, count, available_at, form, honest = raw.execute(
+        "SELECT key, count, available_at, form, payload FROM entries ORDER BY length(payload) DESC LIMIT 1"
+    ).fetchone()
+    log, _ = opened(tmp_path)
+    found = 0
+    for _ in range(600):
+        forged = bytearray(honest)
+        for _ in range(draw.choice((1, 1, 2, 4))):
+            forged[draw.randrange(len(forged))] = draw.randrange(256)
+        sum = checksum(at, count, available_at, form, bytes(forged))
+        raw.execute("UPDATE entries SET payload = ?, checksum = ? WHERE key = ?", (bytes(forged), sum, at))
+        try:
+            list(log.read(partition, 0))
+        except LogError as error:
+            assert error.code in ("HR-0304", "HR-0313")  # a forged append instant is a value too, ahead of the clock
+            found += error.code == "HR-0304"
+    assert found > 50  # the others are other values, which only the checksum tells apart
+    raw.close()
+    log.close()
