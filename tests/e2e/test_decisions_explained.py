@@ -39,7 +39,7 @@ def explained(headrace: Commands, id: object, *more: str) -> dict[str, object]:
 def test_every_decision_explains_itself_as_it_was_made(headrace: Commands) -> None:
     for record in listed(headrace):
         said = explained(headrace, record["decision_id"])
-        assert (said["outcome"], said["score"]) == (record["outcome"], record["score"])
+        assert (said["outcome"], said["models"][0]["score"]) == (record["outcome"], record["score"])
         assert [told["code"] for told in said["reasons"]] == record["reasons"]
         assert said["request"]["id"] == record["request_id"]
         assert said["replay"] == "it was computed again, to the same bits" and said["chain_holds"]
@@ -57,10 +57,11 @@ def test_contributions_add_up_to_the_score_and_are_the_models_reasons(headrace: 
     by_model = 0
     for record in listed(headrace):
         said = explained(headrace, record["decision_id"])
-        margin = said["base"] + sum(one["share"] for one in said["contributions"])
-        assert 1 / (1 + math.exp(-margin)) == pytest.approx(said["score"], abs=1e-9)
-        assert [one["code"] for one in said["contributions"] if one["input"] == "activity.count_7d"] == [None]
-        raising = [one["code"] for one in said["contributions"] if one["share"] > 0 and one["code"]]
+        (model,) = said["models"]
+        margin = model["base"] + sum(one["share"] for one in model["contributions"])
+        assert 1 / (1 + math.exp(-margin)) == pytest.approx(model["score"], abs=1e-9)
+        assert [one["code"] for one in model["contributions"] if one["input"] == "activity.count_7d"] == [None]
+        raising = [one["code"] for one in model["contributions"] if one["share"] > 0 and one["code"]]
         codes = [code for code in record["reasons"] if code in ("MERCHANT_HISTORY", "AMOUNT")]
         if codes:
             by_model += 1
@@ -74,7 +75,7 @@ def test_a_rule_of_a_segment_says_for_whom_it_is(headrace: Commands) -> None:
         said = explained(headrace, record["decision_id"])
         if said["rule"] > 0:
             standing.setdefault(said["request"]["channel"], set()).add(said["rules"][1]["standing"])
-    assert "for requests where eq(applications.channel, 'web')" in said["rules"][1]["said"]
+    assert "for requests where channel = 'web'" in said["rules"][1]["said"]
     assert standing["shop"] == {"is for another segment"}
     assert standing[None] == {"had no truth value"}
     assert standing["web"] <= {"held", "did not hold"}
@@ -184,7 +185,8 @@ def test_a_decision_of_other_definitions_shows_what_the_record_holds(
     definitions = headrace.folder / "definitions.py"
     definitions.write_text(definitions.read_text(encoding="utf-8").replace("count_7d > 5", "count_7d > 6"))
     said = explained(headrace, id)
-    assert (said["in_force"], said["rules"], said["contributions"]) == (False, [], [])
+    assert (said["in_force"], said["rules"]) == (False, [])
+    assert [(one["base"], one["contributions"]) for one in said["models"]] == [(None, [])]
     assert "not at hand" in said["replay"] and said["views"][0]["features"][0]["name"] == "count_7d"
     out = headrace.done("decisions", "explain", str(id), "--page", tmp_path / "page.html")
     assert "not at hand" in out and "not at hand" in (tmp_path / "page.html").read_text(encoding="utf-8")

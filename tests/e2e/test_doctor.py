@@ -175,6 +175,7 @@ def test_a_decision_that_is_not_served_is_found(shop: Commands) -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_mismatch_of_the_sampler_is_found(shop: Commands) -> None:
     with Serving(shop.folder, *ALL) as server:
         until(server, bool)

@@ -92,6 +92,7 @@ def test_every_decision_is_compared_once_and_a_wrong_record_is_an_error(folder: 
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_what_was_decided_before_the_end_is_compared_by_the_next_server(folder: Path) -> None:
     rare = ("--sample", "1", "--sample-seconds", "3600")
     with Serving(folder, *rare) as server:
@@ -103,6 +104,7 @@ def test_what_was_decided_before_the_end_is_compared_by_the_next_server(folder: 
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_versions_that_follow_one_another_are_each_compared_with_their_own(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +135,7 @@ def sampler_of(server: Serving) -> int:
     return int(child)
 
 
+@pytest.mark.slow
 def test_it_ends_with_its_server_however_that_ends(folder: Path) -> None:
     for end in (Serving.stop, Serving.kill):
         with Serving(folder, *ALL) as server:

@@ -17,6 +17,7 @@ class Target:
 
 
 TARGETS = (
+    Target(path="src/headrace/testing/kafka/plan.py", tests=("tests/unit/testing/test_kafka_plan.py",)),
     Target(path="src/headrace/catalog/plan.py", tests=("tests/unit/catalog/test_plan.py",)),
     Target(path="src/headrace/log/plan.py", tests=("tests/unit/log/test_plan.py", "tests/unit/log/test_judge.py")),
     Target(path="src/headrace/features/plan.py", tests=("tests/unit/features/test_plan.py",)),

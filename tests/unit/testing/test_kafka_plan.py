@@ -31,6 +31,7 @@ from headrace.testing.kafka.plan import (
     node_command,
     not_in_sync,
     not_ready,
+    numbered,
     port_blocks,
     properties,
     telling,
@@ -255,3 +256,36 @@ def test_the_telling_lines_begin_with_the_first_error() -> None:
     assert telling(["a", "b", "c"], lines_max=2) == ["b", "c"]
     assert telling(["Error: Could not find or load main class kafka.Kafka"], lines_max=2) != []
     assert telling([], lines_max=2) == []
+
+
+def test_nodes_are_numbered_from_one_and_have_ports_and_ids_in_order() -> None:
+    cluster = made(4, users={"app": "secret"})
+    assert cluster.cluster_id == f"{0:022d}"
+    assert [(node.id, node.directory_id, node.port - PORTS_FROM) for node in cluster.nodes] == [
+        (index + 1, f"{index + 1:022d}", index) for index in range(4)
+    ]
+    controllers = [node.controller_port and node.controller_port - PORTS_FROM for node in cluster.nodes]
+    assert controllers == [BROKERS_MAX, BROKERS_MAX + 1, BROKERS_MAX + 2, 0]
+    assert [node.sasl_port - PORTS_FROM for node in cluster.nodes] == [2 * BROKERS_MAX + index for index in range(4)]
+
+
+def test_blocks_are_tried_upwards_from_the_first_and_around() -> None:
+    count = (PORTS_TO - PORTS_FROM) // PORTS_A_BLOCK
+    blocks = [(block - PORTS_FROM) // PORTS_A_BLOCK for block in port_blocks(count - 2, ())]
+    assert blocks == [count - 2, count - 1, *range(count - 2)]
+
+
+def test_controllers_alone_are_told_the_default_factor() -> None:
+    voter, other = told(made(4), 1), told(made(4), 4)
+    assert voter["default.replication.factor"] == "3" and "default.replication.factor" not in other
+    assert (voter["min.insync.replicas"], told(made(2), 1)["min.insync.replicas"]) == ("2", "1")
+
+
+def test_a_space_is_escaped_and_a_letter_is_not() -> None:
+    cluster = made(1, settings={"a": " b"})
+    assert "a=\\u0020b" in properties(cluster, cluster.nodes[0], DATA).splitlines()
+
+
+@pytest.mark.parametrize(("nodes", "said"), [([2], "node 2"), ([3, 2], "nodes 2, 3"), ([], "nodes ")])
+def test_nodes_are_named_in_order(nodes: list[int], said: str) -> None:
+    assert numbered(nodes) == said
