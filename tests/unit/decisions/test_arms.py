@@ -149,8 +149,8 @@ def test_a_shadow_is_asked_and_does_not_answer() -> None:
 
 def test_a_share_of_the_keys_is_answered_by_the_challenger_and_by_the_same_every_time() -> None:
     def arms(*shares: float) -> list[str | None]:
-        decision = challenged(*shares)
-        return [ruled(decision, customer).arm for customer in range(2_000)]
+        version = Version(challenged(*shares), VIEWS, {"fraud": FixedScores(0.6)})
+        return [version.decide((ROW[0], customer, *ROW[2:]), answers()).arm for customer in range(2_000)]
 
     some, more = arms(0.05, 0.1), arms(0.1, 0.1)
     assert 60 < some.count("next_0") < 140 and 140 < some.count("next_1") < 260
