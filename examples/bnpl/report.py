@@ -200,19 +200,7 @@ def _cuts_live(found: Findings) -> str:
 
 
 def _models(found: Findings) -> Iterator[str]:
-    rows = (
-        (
-            one.name,
-            f"{one.rows:,}",
-            f"{one.positives:,}",
-            f"{one.immature:,}",
-            f"{one.tested.rows:,}",
-            f"{one.tested.positives:,}",
-            f"{one.tested.auc_roc:.3f}",
-            f"{one.tested.average_precision:.3f}",
-        )
-        for one in found.trained
-    )
+    rows = (one.cells for one in found.trained)
     names = ("model", "trained on", "true", "left out, immature", "tested on", "true", "AUC", "average precision")
     yield f'<div class="card wide"><div class="scroll">{table(names, rows, numbers=range(1, 8))}</div></div>'
     yield card(charts.ranking(found.trained))

@@ -49,6 +49,14 @@ class Trained:
     scores: Floats
     largest_difference: float
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """A row of a table: name, rows and true ones trained on, immature, rows and true ones tested on, AUC, average
+        precision."""
+        counts = (self.rows, self.positives, self.immature, self.tested.rows, self.tested.positives)
+        figures = (self.tested.auc_roc, self.tested.average_precision)
+        return (self.name, *(f"{count:,}" for count in counts), *(f"{figure:.3f}" for figure in figures))
+
 
 def make_project(folder: Path) -> Project:
     """A project of its own with the example's definitions, applied. Nobody else on this machine may look into it."""

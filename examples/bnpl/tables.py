@@ -29,16 +29,7 @@ def models_table(models: Sequence[Trained]) -> Table:
     for name in ("true", "AUC", "avg prec."):
         table.add_column(name, justify="right")
     for one in models:
-        table.add_row(
-            one.name,
-            f"{one.rows:,}",
-            f"{one.positives:,}",
-            f"{one.immature:,}",
-            f"{one.tested.rows:,}",
-            f"{one.tested.positives:,}",
-            f"{one.tested.auc_roc:.3f}",
-            f"{one.tested.average_precision:.3f}",
-        )
+        table.add_row(*one.cells)
     return table
 
 

@@ -43,6 +43,7 @@ EXTRAS: dict[str, str] = {
     "lightgbm": "ml",
     "matplotlib": "ml",
     "pandas": "ml",
+    "prometheus_client": "serve",
     "sklearn": "ml",
     "xgboost": "ml",
 }

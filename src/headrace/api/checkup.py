@@ -11,7 +11,6 @@ import email.utils
 import http.client
 import importlib.util
 import json
-import re
 import time
 import urllib.error
 import urllib.request
@@ -21,9 +20,10 @@ from pathlib import Path
 
 from headrace.api.series import LAST_LOOK, PERIOD, SAMPLED, SERVING, WAITING, versions_digest
 from headrace.api.tokens import Scope, TokenStore
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import HeadraceError, MissingExtraError
 from headrace.core.times import Duration, Instant, iso
 from headrace.log.backup import Finding
+from headrace.plugs import require
 from headrace.runtime.checkup import said
 
 PACKAGES = ("uvicorn", "httptools", "prometheus_client")  # of the extra `serve`
@@ -32,9 +32,6 @@ CLOCK_SECONDS_MAX = 5.0  # the header has whole seconds; a topic's skew is a min
 WAITING_MAX = 64  # calls of one queue: more than one commit takes
 ANSWER_SECONDS_MAX = 10.0
 SAMPLER_SECONDS = 300.0  # beyond twice its period: a look may be slow where the machine is busy
-
-_SERIES = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)").fullmatch
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"').findall
 
 
 def check_needs(decisions: int) -> list[Finding]:
@@ -125,7 +122,14 @@ def ask_server(url: str, token: str | None, versions: Mapping[str, str] | None) 
     elif status != 200:
         asked.find(f"the server at {url} answers /metrics with status {status}; its log says more")
     else:
-        series = _series(body.decode())
+        try:
+            series = _series(body.decode())
+        except MissingExtraError as error:
+            asked.notes.append(f"the server's versions, queues and sampler were not looked at: {error.message}")
+            return asked
+        except ValueError as error:
+            asked.find(f"what the server at {url} answers at /metrics is none of Prometheus's text ({error})")
+            return asked
         if versions is not None:
             _compare_versions(asked, series, versions)
         _look_at(asked, series)
@@ -205,9 +209,7 @@ def _json(body: bytes) -> dict[str, object]:
 
 
 def _series(text: str) -> Series:
-    found: Series = []
-    for line in text.splitlines():
-        read = None if line.startswith("#") else _SERIES(line)
-        if read is not None:
-            found.append((read[1], dict(_LABEL(read[2] or "")), float(read[3])))
-    return found
+    """Raises: ValueError, MissingExtraError HR-0990."""
+    parser = require("prometheus_client.parser", wanted_by="doctor, of a server's metrics,")
+    families = parser.text_string_to_metric_families(text)
+    return [(one.name, one.labels, one.value) for family in families for one in family.samples]

@@ -14,9 +14,8 @@ from headrace.decisions.define import Decision, Outcome
 from headrace.decisions.differing import Differences, Tally
 from headrace.decisions.plan import Decided, Scored
 from headrace.decisions.record import DecisionRecord
-from headrace.decisions.replay import Requests, requests_of
+from headrace.decisions.replay import Requests, batches, requests_of
 from headrace.decisions.run import Row
-from headrace.decisions.whatif import batches
 
 Place = tuple[Partition, int]
 Truths = Mapping[Place, bool]  # where a request lies -> its label, of those that have matured
@@ -91,7 +90,7 @@ def compare(
 ) -> ComparisonReport:
     """found: records of the decision. by: fields of the request's topic to count by. requests: rows at rising offsets,
     None where the log holds none; asked only with by. rank: how well scores tell truths apart. truths: by model, what
-    its label turned out to be. Cost: some 20 us a record and challenger. Memory: of BATCH records, and the answers to
+    its label turned out to be. Cost: some 10 us a record and challenger. Memory: of BATCH records, and the answers to
     requests with a truth."""
     known = {one.decision.name: _Beside(tally=Tally(decision.request, by)) for one in decision.challengers}
     wanted = {place for each in (truths or {}).values() for place in each}

@@ -111,6 +111,18 @@ def _replay_batch(
         count.differences += differences[: DIFFERENCES_MAX - len(count.differences)]
 
 
+def batches(found: Iterable[DecisionRecord]) -> Iterator[list[DecisionRecord]]:
+    """In order, BATCH at a time."""
+    group: list[DecisionRecord] = []
+    for record in found:
+        group.append(record)
+        if len(group) == BATCH:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 def requests_of(group: Sequence[DecisionRecord], requests: Requests) -> dict[tuple[Partition, int], Row | None]:
     """The requests of a batch, by their places; asked for by partition and in order."""
     offsets: dict[Partition, set[int]] = {}

@@ -9,14 +9,14 @@ with nothing changed nothing differs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
 from headrace.core.points import Cut, Partition
 from headrace.decisions.differing import Differences, Tally
 from headrace.decisions.plan import Version
 from headrace.decisions.record import DecisionRecord
-from headrace.decisions.replay import BATCH, Requests, requests_of
+from headrace.decisions.replay import Requests, batches, requests_of
 from headrace.decisions.run import Question, Recompute, Row
 
 
@@ -60,18 +60,6 @@ def what_if(
         version=json.loads(version.text),
         **{one.name: getattr(differences, one.name) for one in fields(differences)},
     )
-
-
-def batches(found: Iterable[DecisionRecord]) -> Iterator[list[DecisionRecord]]:
-    """In order, BATCH at a time."""
-    group: list[DecisionRecord] = []
-    for record in found:
-        group.append(record)
-        if len(group) == BATCH:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _decide_again(

@@ -26,12 +26,12 @@ from headrace.decisions import record as records
 from headrace.decisions.define import Decision
 from headrace.decisions.plan import Version
 from headrace.decisions.record import DecisionRecord
-from headrace.decisions.replay import Difference, ReplayReport, Requests, replay
-from headrace.decisions.run import Row
+from headrace.decisions.replay import Difference, ReplayReport, replay
 from headrace.log.port import OFFSET, PartitionState, TopicState
+from headrace.runtime.decided import kept_rows
 from headrace.runtime.following import Following
 from headrace.runtime.project import Project
-from headrace.runtime.recompute import recompute_with, request_rows
+from headrace.runtime.recompute import recompute_with
 from headrace.runtime.versions import versions_of
 
 SHARE = 0.01  # of the decisions: at 300 a second, one every third of a second
@@ -206,31 +206,17 @@ class Sampler:
         )
 
     def _compare_group(self, name: str, text: str, group: Sequence[DecisionRecord]) -> ReplayReport:
-        log = self.project.log
         for known in self._projects:
             versions = known.versions(name)
             version = versions(text)
             if version is not None:
-                request = version.decision.request
                 return replay(
                     group,
                     versions=versions,
-                    requests=self._requests(request.name, request_rows(log, request)),
-                    recompute=recompute_with(log, known.project.compile),
+                    requests=kept_rows(self.project, version.decision.request),
+                    recompute=recompute_with(self.project.log, known.project.compile),
                 )
         return ReplayReport(unknown=len(group))
-
-    def _requests(self, topic: str, rows: Requests) -> Requests:
-        """As `rows`; None for what retention took, which a place that is old may meet."""
-        states = (state for state in self.project.log.topics() if state.topic.name == topic)
-        starts = {held.partition: held.start for state in states for held in state.partitions}
-
-        def kept(partition: Partition, offsets: Sequence[int]) -> Iterator[Row | None]:
-            there = [offset for offset in offsets if offset >= starts[partition]]
-            yield from [None] * (len(offsets) - len(there))
-            yield from rows(partition, there) if there else ()
-
-        return kept
 
 
 class _Known:
