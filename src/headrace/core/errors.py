@@ -14,7 +14,8 @@
     │   ├── LogCorruptError  bytes are not what was written
     │   ├── LogFormatError   written by a newer headrace
     │   ├── LogReadOnlyError the file cannot be written
-    │   └── NotOwnerError    another process owns the file, and could not be reached (retryable)
+    │   ├── NotOwnerError    another process owns the file, and could not be reached (retryable)
+    │   └── FencedError      another took this one's place; what it would do now is void
     ├── StateError           a value cannot be given at this point (TOO_OLD, not ready)
     └── MissingExtraError    an optional dependency is not installed
 
@@ -137,6 +138,10 @@ class LogReadOnlyError(LogError):
 
 class NotOwnerError(LogError):
     """Another process owns the log and could not be reached."""
+
+
+class FencedError(LogError):
+    """Another process took this one's place: nothing of what was asked was done, and nothing more will be."""
 
 
 class StateError(HeadraceError):

@@ -12,7 +12,7 @@ from headrace.core.expr import Expr, Reference, describe, references
 from headrace.core.kernel.program import SEMANTICS
 from headrace.core.window import Aligned, Lifetime, Sliding, Unit, Window
 from headrace.features.define import Feature, FeatureView, Label, entity_expression
-from headrace.log.define import Topic
+from headrace.log.define import Payload, Topic
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -37,6 +37,7 @@ def topic_meaning(topic: Topic) -> dict[str, Json]:
     return {
         **time_meaning(topic),
         "partitions": topic.partitions,
+        **({} if topic.payload is Payload.JSON else {"payload": topic.payload.value}),
         "retention": None if topic.retention is None else topic.retention.micros,
         "fields": [
             [

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from headrace.core.errors import LogFormatError
 from headrace.core.schema import DataType, Field, Kind
 from headrace.core.times import Duration
-from headrace.log.define import Topic
+from headrace.log.define import Payload, Topic
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -34,6 +34,8 @@ def topic_to_json(topic: Topic) -> str:
         "description": topic.description,
         "fields": [_field(f) for f in topic.schema],
     }
+    if topic.payload is not Payload.JSON:  # logs that know no other form keep their texts
+        said["payload"] = topic.payload.value
     return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -54,6 +56,7 @@ def topic_from_json(text: str) -> Topic:
             skew=Duration(said["skew"]),
             retention=None if said["retention"] is None else Duration(said["retention"]),
             clock=said["clock"],
+            payload=said.get("payload", Payload.JSON),
             description=said["description"],
             fields={each["name"]: _field_from(each) for each in said["fields"]},
         )

@@ -25,6 +25,14 @@ class Clock(enum.Enum):
     SIMULATED = "simulated"
 
 
+class Payload(enum.Enum):
+    """How a topic's rows lie in Kafka. JSON: one record an event, which any client can write. ARROW: one Arrow batch a
+    record, for headrace's own topics and for bulk. The embedded log has its own form for both."""
+
+    JSON = "json"
+    ARROW = "arrow"
+
+
 @dataclass(frozen=True, slots=True)
 class Emission:
     """One source of a view: a topic, and the expression behind each value it emits."""
@@ -53,6 +61,7 @@ class Topic:
     skew: Duration
     retention: Duration | None
     clock: Clock
+    payload: Payload
     description: str
 
     def __init__(
@@ -70,6 +79,7 @@ class Topic:
         skew: str | Duration = SKEW,
         retention: str | Duration | None = None,
         clock: Clock | str = Clock.WALL,
+        payload: Payload | str = Payload.JSON,
         description: str = "",
     ) -> None:
         """key: the field that chooses the partition, never null. id: the field that identifies an event, never null; a
@@ -88,6 +98,7 @@ class Topic:
         put(self, "skew", Duration.parse(skew))
         put(self, "retention", None if retention is None else Duration.parse(retention))
         put(self, "clock", Clock(clock))
+        put(self, "payload", Payload(payload))
         put(self, "description", description)
         self._check()
 

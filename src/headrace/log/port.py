@@ -1,8 +1,11 @@
-"""The log's port: topics, appends, reads, groups. What SQLite does today and Kafka tomorrow.
+"""The log's port: topics, appends, reads, groups. What one SQLite file and a Kafka cluster both do.
 
 Invariants every adapter keeps, and `headrace.testing.contracts.log` checks:
-- offsets of a partition rise by one per row and never change, whatever is sealed or compacted beneath them;
-- an append is durable when `append` returns, and is there wholly or not at all, group offsets included;
+- offsets of a partition rise with each row and never change, whatever is sealed or compacted beneath them. Where
+  `capabilities.gaps`, they rise by more than one now and then: what lies between is no event. So a cut is the newest
+  row's offset + 1, or anything up to the next row's;
+- an append is durable when `append` returns, and is there wholly or not at all, group offsets included, unless it was
+  asked for row by row (`atomic=False`);
 - no order over partitions is exposed; readers hold cuts;
 - duplicates and quarantined rows occupy offsets and carry their verdict; readers that fold state skip them.
 """
@@ -46,10 +49,11 @@ class Verdict(enum.IntEnum):
     # A live row whose event_time field lay outside the declared skew, of a request topic: its _event_time is the append
     # instant (SEMANTICS 2.1). It is taken like ACCEPTED.
     RESTAMPED = 5
+    MISPLACED = 6  # its key belongs into another partition: quarantined. Only where others may write
 
 
 TAKEN = (Verdict.ACCEPTED, Verdict.RESTAMPED)
-QUARANTINED = (Verdict.CONFLICT, Verdict.AHEAD)
+QUARANTINED = (Verdict.CONFLICT, Verdict.AHEAD, Verdict.MISPLACED)
 
 
 class PartitionKind(enum.Enum):
@@ -59,8 +63,9 @@ class PartitionKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionState:
-    """What is known of one partition. start: first offset still kept. end: the next offset, its stable end.
-    available_at: the running maximum. sealed: an import that is complete; readers are not told of unsealed ones."""
+    """What is known of one partition. start: first offset still kept. end: the next offset, its stable end: no row lies
+    at or behind it. available_at: the running maximum. sealed: an import that is complete; readers are not told of
+    unsealed ones."""
 
     partition: Partition
     kind: PartitionKind
@@ -92,7 +97,7 @@ class Append:
     request: the rows are a decision's requests, which no clock refuses (SEMANTICS 2.1, Verdict.RESTAMPED).
     at: of live rows, the append instant, where the caller had to know it before (a decision's t is its request's event
     time); by default the log's clock says. begins: the offset that the first row must get, where what is appended was
-    computed from all that lies before it; by default wherever the end is.
+    computed from all that lies before it; by default wherever the end is. Both only where `capabilities.conditional`.
     """
 
     partition: Partition
@@ -105,23 +110,40 @@ class Append:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """Where an Append's rows went. One a row: verdicts, uint8; event_times and available_at, int64 microseconds."""
+    """Where an Append's rows went. offset: the first row's; of the end where there are none. One a row: verdicts,
+    uint8; event_times and available_at, int64 microseconds; offsets, int64, which rise."""
 
     partition: Partition
     offset: int
     verdicts: npt.NDArray[np.uint8]
     event_times: npt.NDArray[np.int64]
     available_at: npt.NDArray[np.int64]
+    sparse: npt.NDArray[np.int64] | None = None
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """sparse: these, where the log has gaps; without, one behind the other."""
+        if self.sparse is not None:
+            return self.sparse
+        return np.arange(self.offset, self.offset + len(self.verdicts), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What an adapter can do, for callers to branch on when they plan."""
+    """What an adapter can do, for callers to branch on when they plan.
+
+    conditional: an append may say where it must begin, and when it is. Without, others may always come first: what
+    depends on the order is fenced by claims in the log (decisions/claims.py). gaps: offsets rise by more than one.
+    shared: several processes read and write it as equals; then partitions have owners, and instants are the broker's.
+    """
 
     name: str
     multi_process_write: bool
     transactions: bool
     durable: bool
+    conditional: bool = True
+    gaps: bool = False
+    shared: bool = False
 
 
 class Log(ABC):
@@ -145,9 +167,13 @@ class Log(ABC):
 
     @abstractmethod
     def append(
-        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None
+        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None, atomic: bool = True
     ) -> tuple[Appended, ...]:
         """Append all of them and, if given, move `group` to `cut`: one transaction, durable on return.
+
+        atomic: False lets each row be durable for itself, which costs some logs less: after an error some may be there
+        and others not, in each partition the first ones; and nothing of it lies within a transaction, so that no
+        reader waits for it. On return all are durable, and read by this log: `Appended` says how each was judged.
 
         Raises: LogFullError, LogReadOnlyError, NotOwnerError, NotFoundError HR-0302 (no such topic or partition),
         LogError HR-0330 retryable (an append does not begin where it says): nothing was taken. An unknown outcome
@@ -155,8 +181,11 @@ class Log(ABC):
         """
 
     @abstractmethod
-    def read(self, partition: Partition, offset: int, *, rows_max: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, partition: Partition, offset: int, *, end: int | None = None, rows_max: int = 1 << 20
+    ) -> Iterator[pa.RecordBatch]:
         """Batches from `offset` to the end as it is now, in order, of at most rows_max rows: SYSTEM_COLUMNS, fields.
+        No batch is empty. end: only rows below it.
 
         A field added after a row was written is null there. Unsealed imports are empty. Raises: LogError HR-0303 where
         `offset` was retained away, LogCorruptError HR-0304 with the place."""

@@ -37,6 +37,7 @@ from headrace.log.sqlite_read import (
     Reader,
     TopicRecord,
     ahead,
+    below,
     find,
     group_cut,
     load_catalog,
@@ -135,17 +136,19 @@ class SqliteLog(Log):
         self._alone(work)
 
     def append(
-        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None
+        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None, atomic: bool = True
     ) -> tuple[Appended, ...]:
         if (group is None) != (cut is None):
             raise UsageError("HR-0314", "append needs both group and cut, or neither")
         return self._queue.call(Asked(appends, group, cut))
 
-    def read(self, partition: Partition, offset: int, *, rows_max: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, partition: Partition, offset: int, *, end: int | None = None, rows_max: int = 1 << 20
+    ) -> Iterator[pa.RecordBatch]:
         with self._changed:
             topic, record = find(self._catalog, partition)
-            end = record.end if record.listed else 0
-        return self._reader.read(topic, record, offset, end=end, rows_max=rows_max)
+            stable = record.end if record.listed else 0
+        return self._reader.read(topic, record, offset, end=below(stable, end), rows_max=rows_max)
 
     def wait(self, cut: Cut, *, timeout: Duration) -> bool:
         deadline = time.monotonic() + timeout.micros / 1e6

@@ -270,6 +270,11 @@ class ConnectionPool:
             connection.close()
 
 
+def below(stable: int, end: int | None) -> int:
+    """Where a read ends: at the stable end, or before it where its caller says so."""
+    return stable if end is None else min(stable, end)
+
+
 class Reader:
     """Rows by offset, from any process."""
 

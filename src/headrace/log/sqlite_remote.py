@@ -29,7 +29,7 @@ from headrace.log.port import Append, Appended, Capabilities, Log, PartitionStat
 from headrace.log.sqlite import SqliteLog
 from headrace.log.sqlite_catalog import existing
 from headrace.log.sqlite_file import FILE_NAME, read_only, translated, unknown_outcome
-from headrace.log.sqlite_read import Catalog, Reader, find, group_cut, load_catalog, refresh
+from headrace.log.sqlite_read import Catalog, Reader, below, find, group_cut, load_catalog, refresh
 from headrace.log.wire import Call, Reply
 
 OWNER_WAIT_S = 10.0  # how long a call looks for an owner, or the chance to be it, before HR-0308
@@ -71,14 +71,16 @@ class RemoteLog(Log):
                     refresh(connection, record)
             return tuple(catalog[name].state() for name in sorted(catalog))
 
-    def read(self, partition: Partition, offset: int, *, rows_max: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, partition: Partition, offset: int, *, end: int | None = None, rows_max: int = 1 << 20
+    ) -> Iterator[pa.RecordBatch]:
         if self._owned is not None:
-            return self._owned.read(partition, offset, rows_max=rows_max)
+            return self._owned.read(partition, offset, end=end, rows_max=rows_max)
         with translated(self.file), self._reader.pool.lease() as connection:
             topic, record = find(self._load(connection), partition)
             refresh(connection, record)
-            end = record.end if record.listed else 0
-        return self._reader.read(topic, record, offset, end=end, rows_max=rows_max)
+            stable = record.end if record.listed else 0
+        return self._reader.read(topic, record, offset, end=below(stable, end), rows_max=rows_max)
 
     def group(self, name: str) -> Cut:
         with translated(self.file), self._reader.pool.lease() as connection:
@@ -117,7 +119,7 @@ class RemoteLog(Log):
         self._do(lambda log: log.drop(topic), lambda channel: _ask(channel, call))
 
     def append(
-        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None
+        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None, atomic: bool = True
     ) -> tuple[Appended, ...]:
         if self._owned is not None:
             return self._owned.append(appends, group=group, cut=cut)

@@ -123,7 +123,7 @@ class MemoryLog(Log):
             self._changed.notify_all()
 
     def append(
-        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None
+        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None, atomic: bool = True
     ) -> tuple[Appended, ...]:
         if (group is None) != (cut is None):
             raise UsageError("HR-0314", "append needs both group and cut, or neither")
@@ -187,12 +187,14 @@ class MemoryLog(Log):
             available_at=judged.available_at,
         )
 
-    def read(self, partition: Partition, offset: int, *, rows_max: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, partition: Partition, offset: int, *, end: int | None = None, rows_max: int = 1 << 20
+    ) -> Iterator[pa.RecordBatch]:
         with self._changed:
             self._open()
             held = self._find(partition)[1]
             batches = list(held.batches) if held.import_id is None or held.sealed else []
-        return _from(batches, offset, rows_max)
+        return _from(batches, offset, rows_max, held.end if end is None else end)
 
     def wait(self, cut: Cut, *, timeout: Duration) -> bool:
         deadline = time.monotonic() + timeout.micros / 1e6
@@ -254,10 +256,11 @@ class MemoryLog(Log):
         }
 
 
-def _from(batches: Sequence[pa.RecordBatch], offset: int, rows_max: int) -> Iterator[pa.RecordBatch]:
+def _from(batches: Sequence[pa.RecordBatch], offset: int, rows_max: int, end: int) -> Iterator[pa.RecordBatch]:
     at = 0
     for batch in batches:
-        wanted = batch.slice(max(0, offset - at))
+        first = max(0, offset - at)
+        wanted = batch.slice(first, max(0, end - at - first))
         at += batch.num_rows
         for first in range(0, wanted.num_rows, rows_max):
             yield wanted.slice(first, rows_max)
