@@ -201,11 +201,11 @@ def append(made: World, log: Log, clock: ManualClock, drafts: list[Draft]) -> li
     history = [draft for draft in drafts if draft.imported]
     if history:
         clock.set(Instant(history[-1].arrival))
-        partition = log.import_partition(made.transactions.name, "history").partition
+        partition = log.import_partitions(made.transactions.name, "history")[0].partition
         rows = rows_to_batch(made.transactions.schema, [draft.row for draft in history])
         at = np.array([draft.arrival for draft in history], np.int64)
         log.append([Append(partition=partition, rows=rows, available_at=at)])
-        log.import_partition(made.transactions.name, "history", seal=True)
+        log.import_partitions(made.transactions.name, "history", seal=True)
         order.append((partition, 0, len(history)))
     for arrival, some in groupby((d for d in drafts if not d.imported), key=lambda d: d.arrival):
         clock.set(Instant(arrival))

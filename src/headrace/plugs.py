@@ -23,7 +23,11 @@ class Plug:
 
 PLUGS: dict[str, dict[str, Plug]] = {
     "log": {
+        "kafka": Plug("headrace.log.kafka:KafkaLog", "kafka"),
         "sqlite": Plug("headrace.log.sqlite:SqliteLog"),
+    },
+    "payload": {
+        "json": Plug("headrace.schemas.json_payload:JsonPayload"),
     },
     "model store": {
         "folder": Plug("headrace.models.folder:FolderModelStore"),

@@ -12,7 +12,7 @@ from headrace.core.expr import Expr, Reference, describe, references
 from headrace.core.kernel.program import SEMANTICS
 from headrace.core.window import Aligned, Lifetime, Sliding, Unit, Window
 from headrace.features.define import Feature, FeatureView, Label, entity_expression
-from headrace.log.define import Payload, Topic
+from headrace.log.define import Partitioning, Payload, Topic
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -33,11 +33,13 @@ def time_meaning(topic: Topic) -> dict[str, Json]:
 
 
 def topic_meaning(topic: Topic) -> dict[str, Json]:
-    """All of a topic but its description."""
+    """All of a topic but its description and who looks after it. What came later is there where it is not the default
+    only, so that fingerprints of before stay."""
     return {
         **time_meaning(topic),
         "partitions": topic.partitions,
         **({} if topic.payload is Payload.JSON else {"payload": topic.payload.value}),
+        **({} if topic.partitioning is Partitioning.OWN else {"partitioning": topic.partitioning.value}),
         "retention": None if topic.retention is None else topic.retention.micros,
         "fields": [
             [

@@ -24,7 +24,7 @@ from headrace.features.online import NEVER, NO_INSTANT, OFFSETS_MAX, PARTITIONS_
 from headrace.features.plan import SourcePlan, ViewPlan
 from headrace.features.retained import Origin, RetainedRows
 from headrace.log.define import Emission, Topic
-from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, TAKEN, VERDICT, Log, Verdict
+from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, TAKEN, VERDICT, Log, PartitionState, Verdict
 
 FEW_ROWS = 16  # of a live partition: fewer are taken one by one
 SWEEP_MIN = 60_000_000  # microseconds of available_at between two looks at what has expired
@@ -131,55 +131,73 @@ class FeatureState:
         feed = self.feeds.get(partition)
         return None if feed is None or feed.available_at == NO_INSTANT else feed.available_at
 
-    def catch_up(self, log: Log) -> int:
+    def catch_up(self, log: Log, *, upto: Cut | None = None) -> int:
         """Read everything that the log holds of the topics, up to its end as it is now. Returns how many rows that
         were.
 
-        Raises: StateError HR-0546 where a topic was made anew, or the log ends before what was read of it: old rows are
-        gone, and the state must be.
+        upto: partitions that it holds are read below its offset only, and then stand exactly there; the others as far
+        as the log knows without asking anew. Raises: StateError HR-0546 where a topic was made anew, or the log ends
+        before what was read of it: old rows are gone, and the state must be.
         """
         count = 0
-        for found in log.topics():
+        ends = {} if upto is None else dict(upto)
+        for found in log.topics(fresh=upto is None):
             if found.topic.name not in self.topic_states:
                 continue
             for held in found.partitions:
                 feed = self.feeds.get(held.partition)
-                self._check_incarnation(held.partition)
-                if feed is not None and feed.next > held.end:
+                if upto is None and feed is not None and feed.next > held.end:
                     raise _ahead(feed, held.end)
-                first = held.start if feed is None else feed.next
-                if first == held.end:
-                    continue
-                for batch in log.read(held.partition, first):
-                    if batch.num_rows <= FEW_ROWS and held.partition.index < IMPORTS_FROM:
-                        self._ingest_few(held.partition, found.topic, batch)
-                    else:
-                        self.ingest(held.partition, batch)
-                    count += batch.num_rows
+                end = ends.get(held.partition)
+                count += self._read(log, found.topic, held, end)
+                if end is not None:
+                    feed = self._feed(held.partition, end)
+                    feed.next = max(feed.next, end)
         return count
 
-    def _ingest_few(self, partition: Partition, topic: Topic, batch: pa.RecordBatch) -> None:
+    def _read(self, log: Log, topic: Topic, held: PartitionState, end: int | None) -> int:
+        """A partition's rows behind what was read of it, and below `end`."""
+        partition = held.partition
+        feed = self.feeds.get(partition)
+        self._check_incarnation(partition)
+        first, count = held.start if feed is None else feed.next, 0
+        if first >= (held.end if end is None else end):
+            return 0
+        for batch in log.read(partition, first, end=end):
+            if batch.num_rows <= FEW_ROWS and partition.index < IMPORTS_FROM:
+                self._ingest_few(partition, topic, batch, first)
+            else:
+                self.ingest(partition, batch, behind=first)
+            first = self.feeds[partition].next
+            count += batch.num_rows
+        return count
+
+    def _ingest_few(self, partition: Partition, topic: Topic, batch: pa.RecordBatch, behind: int) -> None:
         """Row by row: what comes between two decisions is a row or two, and a batch costs ten rows more."""
         system = (units(batch.column(name)).tolist() for name in (OFFSET, AVAILABLE_AT, EVENT_TIME))
         verdicts = batch.column(VERDICT).to_pylist()
+        feed = self._feed(partition, behind)
         for offset, at, time, verdict, row in zip(*system, verdicts, batch_to_rows(topic.schema, batch), strict=True):
+            feed.next = max(feed.next, offset)  # what the log left out in between is no event
             self.ingest_row(partition, offset, at, time, verdict, row)
 
-    def ingest(self, partition: Partition, batch: pa.RecordBatch) -> None:
+    def ingest(self, partition: Partition, batch: pa.RecordBatch, *, behind: int | None = None) -> None:
         """Take a batch as the log's `read` gives it: SYSTEM_COLUMNS, then the topic's fields.
 
-        Raises: StateError HR-0543 where rows are missing in between; HR-0510, HR-0511 and HR-0503 break the state.
+        behind: it holds all that the log has from this offset to its last row, whatever offsets it leaves out (a log
+        may have gaps); by default no offset may be missing. Raises: StateError HR-0543 where rows are missing in
+        between; HR-0510, HR-0511 and HR-0503 break the state.
         """
         if not batch.num_rows:
             return
-        offsets = batch.column(OFFSET)
-        first, last = offsets[0].as_py(), offsets[-1].as_py()
-        feed = self._feed(partition, first)
-        if last - first + 1 != batch.num_rows or first > feed.next:
+        offsets = units(batch.column(OFFSET))
+        first, last = int(offsets[0]), int(offsets[-1])
+        feed = self._feed(partition, first if behind is None else behind)
+        if behind is None and last - first + 1 != batch.num_rows or (first if behind is None else behind) > feed.next:
             raise _gap(feed, first, last)
         if last < feed.next:
             return
-        batch = batch.slice(feed.next - first)
+        batch = batch.slice(int(np.searchsorted(offsets, feed.next)))
         taken = np.isin(batch.column(VERDICT).to_numpy(), TAKEN)
         try:
             self._take(feed, batch if taken.all() else batch.filter(pa.array(taken)))

@@ -2,6 +2,7 @@
 Pure.
 
 The text is canonical (sorted keys, no spaces), so that equal definitions are equal texts and a change is a new version.
+What came into definitions later is written where it is not the default only: the texts of before stay as they are.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from headrace.core.errors import LogFormatError
+from headrace.core.errors import DefinitionError, LogFormatError
+from headrace.core.rates import Rate
 from headrace.core.schema import DataType, Field, Kind
 from headrace.core.times import Duration
-from headrace.log.define import Payload, Topic
+from headrace.log.define import Partitioning, Payload, Stewardship, Topic
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -34,8 +36,11 @@ def topic_to_json(topic: Topic) -> str:
         "description": topic.description,
         "fields": [_field(f) for f in topic.schema],
     }
-    if topic.payload is not Payload.JSON:  # logs that know no other form keep their texts
+    if topic.payload is not Payload.JSON:
         said["payload"] = topic.payload.value
+    if topic.partitioning is not Partitioning.OWN:
+        said["partitioning"] = topic.partitioning.value
+    said.update(_stewardship(topic.stewardship))
     return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -57,13 +62,39 @@ def topic_from_json(text: str) -> Topic:
             retention=None if said["retention"] is None else Duration(said["retention"]),
             clock=said["clock"],
             payload=said.get("payload", Payload.JSON),
+            partitioning=said.get("partitioning", Partitioning.OWN),
+            owner=said.get("owner", ""),
+            tags=said.get("tags", ()),
+            quota=_quota(said.get("quota")),
+            protected=said.get("protected", True),
             description=said["description"],
             fields={each["name"]: _field_from(each) for each in said["fields"]},
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, DefinitionError) as error:
         raise LogFormatError(
             "HR-0305", "a stored topic definition cannot be read", detail=f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _stewardship(held: Stewardship) -> dict[str, Json]:
+    said: dict[str, Json] = {}
+    if held.owner:
+        said["owner"] = held.owner
+    if held.tags:
+        said["tags"] = list(held.tags)
+    if held.quota is not None:
+        said["quota"] = held.quota.bytes_per_second
+    if not held.protected:
+        said["protected"] = False
+    return said
+
+
+def _quota(said: Json) -> Rate | None:
+    if said is None:
+        return None
+    if isinstance(said, int) and said > 0:
+        return Rate(said)
+    raise ValueError(f"not a rate: {said!r}")
 
 
 def _field(declared: Field) -> dict[str, Json]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.core.availability import Availability, Lateness
 from headrace.core.errors import DefinitionError
 from headrace.core.expr import Expr, Operand, Reference, Source, to_expr
+from headrace.core.rates import Rate
 from headrace.core.schema import DataType, Field, Kind, Schema
 from headrace.core.times import Duration
 
@@ -16,6 +18,7 @@ MAX_LATE = Duration.parse("7d")
 MAX_AHEAD = Duration.parse("5m")
 DEDUP = Duration.parse("14d")
 SKEW = Duration.parse("1m")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/@-]{0,62}\Z")  # of an owner, of a tag: what a table shows in one line
 
 
 class Clock(enum.Enum):
@@ -33,6 +36,46 @@ class Payload(enum.Enum):
     ARROW = "arrow"
 
 
+class Partitioning(enum.Enum):
+    """Who chooses an event's partition (docs/KAFKA.md K3). OWN: its key does, by headrace's rule; an event elsewhere is
+    set aside. FOREIGN: its producers do, by a rule of their own; views and decisions read a derived topic."""
+
+    OWN = "own"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stewardship:
+    """Who looks after a topic, and how: nothing that an event of it means.
+
+    owner: a team; "" for nobody. tags: in order of the alphabet, each once. quota: what one producer may send; None for
+    no limit. protected: its rows are deleted, and it is retired, with an approval only.
+    """
+
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    quota: Rate | None = None
+    protected: bool = True
+
+    @classmethod
+    def of(cls, topic: str, owner: str, tags: Sequence[str], quota: str | Rate | None, protected: bool) -> Stewardship:
+        """Raises: DefinitionError HR-0810 for what is no owner, tag or rate."""
+        if isinstance(tags, str):
+            raise _unfit(topic, f"tags {tags!r}", "expected several texts, as in tags=['pii', 'payments']")
+        for what, word in (*((("owner", owner),) if owner else ()), *(("tag", tag) for tag in tags)):
+            if not isinstance(word, str) or not _WORD.match(word):
+                raise _unfit(topic, f"{what} {word!r}", "expected letters, digits, spaces and ._:/@-, at most 63")
+        return cls(
+            owner=owner,
+            tags=tuple(sorted(set(tags))),
+            quota=None if quota is None else Rate.parse(quota),
+            protected=bool(protected),
+        )
+
+
+UNATTENDED = Stewardship()
+
+
 @dataclass(frozen=True, slots=True)
 class Emission:
     """One source of a view: a topic, and the expression behind each value it emits."""
@@ -46,7 +89,8 @@ class Topic:
     """A named stream of facts.
 
     Fields are attributes: `applications.amount` is an expression; where a field has the name of an attribute of the
-    topic itself (key, id, name ...), write `applications["name"]`. Raises: DefinitionError HR-0101 to HR-0109.
+    topic itself (key, id, name ...), write `applications["name"]`. Raises: DefinitionError HR-0101 to HR-0109,
+    HR-0810.
     """
 
     name: str
@@ -62,6 +106,8 @@ class Topic:
     retention: Duration | None
     clock: Clock
     payload: Payload
+    partitioning: Partitioning
+    stewardship: Stewardship
     description: str
 
     def __init__(
@@ -80,11 +126,17 @@ class Topic:
         retention: str | Duration | None = None,
         clock: Clock | str = Clock.WALL,
         payload: Payload | str = Payload.JSON,
+        partitioning: Partitioning | str = Partitioning.OWN,
+        owner: str = "",
+        tags: Sequence[str] = (),
+        quota: str | Rate | None = None,
+        protected: bool = True,
         description: str = "",
     ) -> None:
         """key: the field that chooses the partition, never null. id: the field that identifies an event, never null; a
         request's topic must have one. event_time: the field that says when it happened; without one, the append
-        instant. retention: None keeps for ever."""
+        instant. retention: None keeps for ever. owner, tags, quota, protected: `Stewardship`; they are the topic's
+        `stewardship`, so that fields may have these names."""
         put = object.__setattr__
         put(self, "name", _topic_name(name))
         put(self, "schema", Schema.of(name, fields))
@@ -99,6 +151,8 @@ class Topic:
         put(self, "retention", None if retention is None else Duration.parse(retention))
         put(self, "clock", Clock(clock))
         put(self, "payload", Payload(payload))
+        put(self, "partitioning", Partitioning(partitioning))
+        put(self, "stewardship", Stewardship.of(name, owner, tags, quota, protected))
         put(self, "description", description)
         self._check()
 
@@ -164,6 +218,10 @@ class Topic:
     def emit(self, **columns: Operand) -> Emission:
         """This topic as one source of a view, each named value by its own expression."""
         return Emission(self, tuple((name, to_expr(value)) for name, value in columns.items()))
+
+
+def _unfit(topic: str, what: str, detail: str) -> DefinitionError:
+    return DefinitionError("HR-0810", f"topic {topic!r}: {what} cannot be", detail=detail)
 
 
 def _topic_name(name: str) -> str:

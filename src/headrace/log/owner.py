@@ -173,7 +173,7 @@ class Server:
             case "drop", [topic]:
                 self._log.drop(topic)
             case "import", [topic, import_id]:
-                index = self._log.import_partition(topic, import_id, seal=call.flag).partition.index
+                index = self._log.import_partitions(topic, import_id, seal=call.flag)[0].partition.index
             case "restart", [topic]:
                 index = self._log.restart_clock(topic)
             case "hello", _:

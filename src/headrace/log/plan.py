@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -39,6 +39,7 @@ from headrace.log.identity import (
 )
 from headrace.log.port import AVAILABLE_AT, VERDICT, Verdict
 
+Booleans: TypeAlias = npt.NDArray[np.bool_]
 Rows: TypeAlias = pa.RecordBatch | Sequence[tuple[Physical, ...]]
 
 NEVER = Instant(-62_135_596_800_000_000)  # the running maximum of a partition that holds nothing: year 1
@@ -112,13 +113,16 @@ class Judge:
 
     # --- judging ---
 
-    def live(self, partition: int, rows: Rows, now: Instant, *, request: bool = False) -> Judged:
+    def live(self, partition: int, rows: Rows, now: Instant | Integers, *, request: bool | Booleans = False) -> Judged:
         """Judge rows for a live partition; changes nothing.
 
-        rows: validated, the topic's fields in declared order. now: the append instant. request: the rows are requests
-        of a decision, which no clock refuses: an event time outside `skew` is replaced by the append instant (SEMANTICS
-        2.1).
+        rows: validated, the topic's fields in declared order. now: the append instant, or one a row. request: the rows
+        are requests of a decision, or those that say so are, which no clock refuses: an event time outside `skew` is
+        replaced by the append instant (SEMANTICS 2.1).
         """
+        if isinstance(now, np.ndarray) or isinstance(request, np.ndarray):
+            batch = rows if isinstance(rows, pa.RecordBatch) else rows_to_batch(self.topic.schema, rows)
+            return self._live_batch(partition, batch, now, request)
         if isinstance(rows, pa.RecordBatch):
             return self._live_batch(partition, rows, now, request)
         if len(rows) <= ROWS_ONE_BY_ONE_MAX:  # mutation: both ways judge alike
@@ -191,24 +195,29 @@ class Judge:
             payloads=np.array(payloads, np.uint64) if payloads else _NONE,
         )
 
-    def _live_batch(self, partition: int, batch: pa.RecordBatch, now: int, request: bool) -> Judged:
-        count, maximum = batch.num_rows, self._maxima.get(partition, int(NEVER))
-        event_times = np.full(count, now, np.int64) if self._event_time is None else self._times(batch)
-        if self._simulated:
-            available = np.maximum(np.maximum.accumulate(event_times), maximum)
-        else:
-            available = np.full(count, max(maximum, now), np.int64)
+    def _live_batch(
+        self, partition: int, batch: pa.RecordBatch, now: int | Integers, request: bool | Booleans
+    ) -> Judged:
+        timed = self.timed(batch, now, maximum=self._maxima.get(partition, int(NEVER)), request=request)
+        if self._id is None:
+            return timed
+        payloads, ids = self._payload.of_batch(batch), self._ids.get(partition, _Ids(self._text, None))
+        dedup = self.topic.dedup.micros
+        self._by_id(timed.verdicts, self._keys(batch), payloads, timed.available_at, ids, dedup=dedup)
+        return replace(timed, payloads=payloads)
+
+    def timed(self, batch: pa.RecordBatch, now: int | Integers, *, maximum: int, request: bool | Booleans) -> Judged:
+        """As `live`, by the clock alone: whether an id is known is not asked. maximum: the running one before it."""
+        stamps: Integers = np.full(batch.num_rows, now, np.int64) if isinstance(now, int) else now
+        event_times = stamps if self._event_time is None else self._times(batch)
+        available = np.maximum(np.maximum.accumulate(event_times if self._simulated else stamps), maximum)
         verdicts = self._by_time(event_times, available)
-        if request:
-            appended = available if self._simulated else np.full(count, now, np.int64)
-            outside = np.abs(event_times - appended) > self.topic.skew.micros
+        if np.any(request):
+            appended = available if self._simulated else stamps
+            outside = (np.abs(event_times - appended) > self.topic.skew.micros) & request
             verdicts[:] = np.where(outside, RESTAMPED, verdicts)
             event_times = np.where(outside, appended, event_times)
-        if self._id is None:
-            return Judged(verdicts=verdicts, event_times=event_times, available_at=available, payloads=_NONE)
-        payloads, ids = self._payload.of_batch(batch), self._ids.get(partition, _Ids(self._text, None))
-        self._by_id(verdicts, self._keys(batch), payloads, available, ids, dedup=self.topic.dedup.micros)
-        return Judged(verdicts=verdicts, event_times=event_times, available_at=available, payloads=payloads)
+        return Judged(verdicts=verdicts, event_times=event_times, available_at=available, payloads=_NONE)
 
     def _by_time(self, event_times: Integers, available: Integers) -> npt.NDArray[np.uint8]:
         verdicts = np.zeros(len(event_times), dtype=np.uint8)

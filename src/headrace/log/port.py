@@ -65,7 +65,7 @@ class PartitionKind(enum.Enum):
 class PartitionState:
     """What is known of one partition. start: first offset still kept. end: the next offset, its stable end: no row lies
     at or behind it. available_at: the running maximum. sealed: an import that is complete; readers are not told of
-    unsealed ones."""
+    unsealed ones. rows: of an import, how many it holds."""
 
     partition: Partition
     kind: PartitionKind
@@ -73,6 +73,7 @@ class PartitionState:
     end: int
     available_at: Instant
     sealed: bool
+    rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +153,9 @@ class Log(ABC):
     capabilities: Capabilities
 
     @abstractmethod
-    def topics(self) -> tuple[TopicState, ...]:
-        """Every topic, by name, those of `headrace.` included. Fresh: a call sees what was durable before it."""
+    def topics(self, *, fresh: bool = True) -> tuple[TopicState, ...]:
+        """Every topic, by name, those of `headrace.` included: a call sees what was durable before it. fresh: False
+        allows what this log saw last, where asking anew costs a round trip."""
 
     @abstractmethod
     def declare(self, topic: Topic) -> TopicState:
@@ -199,9 +201,11 @@ class Log(ABC):
         """A consumer group's committed cut; empty for an unknown group."""
 
     @abstractmethod
-    def import_partition(self, topic: str, import_id: str, *, seal: bool = False) -> PartitionState:
-        """The import's partition, made unsealed at first call; `seal=True` makes all of its rows visible at once.
-        A second call with a known id returns it with its end, from which a broken import goes on."""
+    def import_partitions(self, topic: str, import_id: str, *, seal: bool = False) -> tuple[PartitionState, ...]:
+        """The import's partitions, made unsealed at first call; `seal=True` makes all of their rows visible at once.
+
+        One, or one for each live partition: then a row goes where its key would. A second call with a known id returns
+        them with how many rows they hold, from which a broken import goes on."""
 
     @abstractmethod
     def close(self) -> None:

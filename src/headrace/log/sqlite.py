@@ -103,7 +103,7 @@ class SqliteLog(Log):
 
     # --- the port ---
 
-    def topics(self) -> tuple[TopicState, ...]:
+    def topics(self, *, fresh: bool = True) -> tuple[TopicState, ...]:
         with self._changed:
             return tuple(self._catalog[name].state() for name in sorted(self._catalog))
 
@@ -169,8 +169,8 @@ class SqliteLog(Log):
         with translated(self.file), self._reader.pool.lease() as connection:
             return group_cut(connection, name)
 
-    def import_partition(self, topic: str, import_id: str, *, seal: bool = False) -> PartitionState:
-        def work() -> PartitionState:
+    def import_partitions(self, topic: str, import_id: str, *, seal: bool = False) -> tuple[PartitionState, ...]:
+        def work() -> tuple[PartitionState, ...]:
             self._fresh()
             record = sqlite_catalog.existing(self._catalog, topic)
             with self._stale_unless_done(), translated(self.file, writing=True):
@@ -179,7 +179,7 @@ class SqliteLog(Log):
                 record.partitions = {**record.partitions, made.partition.index: made}
                 made.sealed = made.sealed or seal
                 self._changed.notify_all()
-                return made.state()
+                return (made.state(),)
 
         return self._alone(work)
 

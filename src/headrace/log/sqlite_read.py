@@ -91,6 +91,7 @@ class PartitionRecord:
             end=self.end,
             available_at=Instant(self.available_at),
             sealed=self.sealed,
+            rows=None if self.live else self.end,
         )
 
 

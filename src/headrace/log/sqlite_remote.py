@@ -61,9 +61,9 @@ class RemoteLog(Log):
 
     # --- reading: from the file ---
 
-    def topics(self) -> tuple[TopicState, ...]:
+    def topics(self, *, fresh: bool = True) -> tuple[TopicState, ...]:
         if self._owned is not None:
-            return self._owned.topics()
+            return self._owned.topics(fresh=fresh)
         with translated(self.file), self._reader.pool.lease() as connection:
             catalog = self._load(connection)
             for topic in catalog.values():
@@ -128,17 +128,17 @@ class RemoteLog(Log):
             lambda log: log.append(appends, group=group, cut=cut), lambda channel: _exchange(channel, head, body)[1]
         )
 
-    def import_partition(self, topic: str, import_id: str, *, seal: bool = False) -> PartitionState:
+    def import_partitions(self, topic: str, import_id: str, *, seal: bool = False) -> tuple[PartitionState, ...]:
         call = Call("import", texts=[topic, import_id], flag=seal)
 
-        def ask(channel: socket.socket) -> PartitionState:
+        def ask(channel: socket.socket) -> tuple[PartitionState, ...]:
             index = _ask(channel, call).index
             with translated(self.file), self._reader.pool.lease() as connection:
                 record = existing(self._load(connection), topic).partitions[index]
                 refresh(connection, record)
-                return record.state()
+                return (record.state(),)
 
-        return self._do(lambda log: log.import_partition(topic, import_id, seal=seal), ask)
+        return self._do(lambda log: log.import_partitions(topic, import_id, seal=seal), ask)
 
     def close(self) -> None:
         with self._mutex:

@@ -88,7 +88,7 @@ class ImportReport:
     """
 
     topic: str
-    partition: Partition
+    partitions: tuple[Partition, ...]
     import_id: str
     rows: int
     taken: int

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from headrace.core.codec import partitions_of
 from headrace.core.errors import InputError, NotFoundError, did_you_mean
 from headrace.core.points import Partition
 from headrace.core.times import Clock, Instant, instant
@@ -55,18 +57,20 @@ def import_file(
     read = read_file(path, asked.target.topic, asked.options, progress)
     now = None if asked.target.topic.clock is define.Clock.SIMULATED else clock.now()
     ordered = order_rows(asked.target.topic, read.rows, read.available_at, now=now)
-    state = log.import_partition(topic, import_id)
-    if begun is not None and state.end:
+    states = log.import_partitions(topic, import_id)
+    begun_at = _rows(states)
+    if begun is not None and begun_at:
         _check_begun(asked, begun)
     if begun is None or begun["options"] != asked.options.text():
         _record(asked, BEGUN, import_id, {})
-    counts = Counter[int]() if state.sealed else _append(log, state, ordered, progress)
-    log.import_partition(topic, import_id, seal=True)
-    if state.end:
-        counts = _count(log, state.partition)
+    key = asked.target.topic.key
+    counts = Counter[int]() if states[0].sealed else _append(log, states, ordered, key, progress)
+    log.import_partitions(topic, import_id, seal=True)
+    if begun_at:
+        counts = _count(log, states)
     report = ImportReport(
         topic=topic,
-        partition=state.partition,
+        partitions=tuple(state.partition for state in states),
         import_id=import_id,
         rows=read.rows.num_rows,
         taken=counts[Verdict.ACCEPTED],
@@ -76,7 +80,7 @@ def import_file(
         ahead=counts[Verdict.AHEAD],
         rounded=read.rounded,
         left_out=read.rows.num_rows - sum(counts.values()),
-        resumed_from=state.end,
+        resumed_from=begun_at,
         ignored=read.ignored,
     )
     figures = ("rows", "taken", "late", "duplicates", "conflicts", "ahead", "left_out")
@@ -139,16 +143,29 @@ def _latest(records: Iterable[Record]) -> Instant:
     return max(instant(at) for r in records if isinstance(at := r["at"], dt.datetime))
 
 
-def _append(log: Log, state: PartitionState, ordered: Ordered, progress: Progress) -> Counter[int]:
+def _rows(states: Sequence[PartitionState]) -> int:
+    """How many rows an import's partitions hold together: the first so many, as each append is of all or none."""
+    return sum(state.rows or 0 for state in states)
+
+
+def _append(log: Log, states: Sequence[PartitionState], ordered: Ordered, key: str, progress: Progress) -> Counter[int]:
     """What is not durable yet, in order; verdicts by number of rows."""
     total, counts = len(ordered.available_at), Counter[int]()
-    for first in range(state.end, total, APPEND_ROWS):
+    held = [state.rows or 0 for state in states]
+    for first in range(_rows(states), total, APPEND_ROWS):
         rows = ordered.rows.slice(first, APPEND_ROWS)
         stamps = ordered.available_at[first : first + APPEND_ROWS]
-        # `begins`: of two processes that import the same file at once, one is refused
-        part = Append(partition=state.partition, rows=rows, available_at=stamps, begins=first)
-        (appended,) = log.append([part])
-        counts.update(_tally(appended.verdicts))
+        chosen = partitions_of(rows.column(key), len(states))
+        parts = []
+        for index in np.unique(chosen).tolist():
+            mine = np.flatnonzero(chosen == index)
+            some = rows if len(states) == 1 else rows.take(pa.array(mine))
+            # `begins`: of two processes that import the same file at once, one is refused
+            part = Append(partition=states[index].partition, rows=some, available_at=stamps[mine], begins=held[index])
+            parts.append(part)
+            held[index] += len(mine)
+        for appended in log.append(parts):
+            counts.update(_tally(appended.verdicts))
         progress("write", min(first + APPEND_ROWS, total), total)
     return counts
 
@@ -158,11 +175,12 @@ def _tally(verdicts: np.ndarray) -> dict[int, int]:
     return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
 
-def _count(log: Log, partition: Partition) -> Counter[int]:
-    """Verdicts of a sealed partition, which an earlier attempt wrote a part of."""
+def _count(log: Log, states: Sequence[PartitionState]) -> Counter[int]:
+    """Verdicts of sealed partitions, which an earlier attempt wrote a part of."""
     counts = Counter[int]()
-    for batch in log.read(partition, 0):
-        counts.update(_tally(batch.column(VERDICT).to_numpy()))
+    for state in states:
+        for batch in log.read(state.partition, 0):
+            counts.update(_tally(batch.column(VERDICT).to_numpy()))
     return counts
 
 

@@ -72,7 +72,7 @@ def validator(topic: Topic) -> Validate:
     Raises, when called: SchemaError HR-0401 to HR-0409, HR-0103, with facts topic, field. Raises at once:
     DefinitionError HR-0410 (a list field), HR-0411 (a declared minimum or maximum that its type cannot hold).
     """
-    return _compile(topic, live=True)
+    return compile_row(topic, live=True)
 
 
 def validate_rows(
@@ -83,7 +83,7 @@ def validate_rows(
     live: late columns must be null; False for an import, whose truth is known. At most PROBLEMS_MAX problems are looked
     for, at most one a row. Raises: as `validator` does at once.
     """
-    convert = _compile(topic, live=live)
+    convert = compile_row(topic, live=live)
     made: list[tuple[Physical, ...]] = []
     problems: list[Problem] = []
     for place, row in enumerate(rows):
@@ -109,7 +109,8 @@ def problem_of(error: SchemaError, row: int) -> Problem:
     )
 
 
-def _compile(topic: Topic, *, live: bool) -> Validate:
+def compile_row(topic: Topic, *, live: bool) -> Validate:
+    """As `validator`. live: False takes late columns too, for an import, whose truth is known."""
     refuse_lists(topic.schema.fields)
     name = topic.name
     steps = [(f.name, converter(topic, f, live=live)) for f in topic.schema.fields]

@@ -1,5 +1,5 @@
 """Stand-ins that keep their port's contract in memory. `MemoryLog` passes the same suite as the adapters that write
-files.
+files, and as a log that several processes share: `MemoryLog(shared=True)`, which each of them holds.
 
 Touches nothing but memory; durable for as long as the object lives.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,21 +33,40 @@ from headrace.log.port import (
 )
 
 
+class Interposed(Protocol):
+    """Who acts between two steps of another's append; a test's way to choose an interleaving. Its own appends are not
+    interposed."""
+
+    def before(self, appends: Sequence[Append]) -> None:
+        """Nothing of them is in the log yet; what is raised is what the caller gets, and nothing will be."""
+
+    def after(self, appends: Sequence[Append], done: tuple[Appended, ...]) -> None:
+        """They are durable; what is raised is what the caller gets, as where a reply is lost (LogError HR-0311)."""
+
+
 @dataclass(slots=True)
 class _Held:
-    """A partition: its rows as they are read, in the batches they came in."""
+    """A partition: its rows as they are read, in the batches they came in. next: the offset of the next row. stable:
+    where an open transaction begins; what lies there or behind it is not read."""
 
     partition: Partition
     import_id: str | None
     sealed: bool
     batches: list[pa.RecordBatch] = field(default_factory=list)
+    next: int = 0
+    stable: int | None = None
 
     @property
     def end(self) -> int:
-        return sum(batch.num_rows for batch in self.batches)
+        return self.next if self.stable is None else self.stable
 
     def state(self) -> PartitionState:
-        last = self.batches[-1].column(1).cast(pa.int64())[-1].as_py() if self.batches else NEVER
+        last = NEVER
+        for batch in reversed(self.batches):
+            if (first := batch.column(0)[0].as_py()) < self.end:
+                seen = batch.slice(0, self.end - first)
+                last = seen.column(1).cast(pa.int64())[-1].as_py()
+                break
         return PartitionState(
             partition=self.partition,
             kind=PartitionKind.LIVE if self.import_id is None else PartitionKind.IMPORT,
@@ -54,6 +74,7 @@ class _Held:
             end=self.end,
             available_at=Instant(last),
             sealed=self.sealed,
+            rows=None if self.import_id is None else sum(batch.num_rows for batch in self.batches),
         )
 
 
@@ -77,11 +98,28 @@ class _Topic:
 
 class MemoryLog(Log):
     """The log's port over lists. For tests of what stands on a log; keeps everything, so retention is not its
-    business."""
+    business.
 
-    capabilities = Capabilities(name="memory", multi_process_write=False, transactions=True, durable=False)
+    interposed: who acts before and after appends; None for nobody.
+    """
 
-    def __init__(self, *, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, shared: bool = False, stride: int = 1) -> None:
+        """shared: as a log that several processes write as equals. No append says where it begins or when it is;
+        instants are those of this log's clock, and offsets have gaps: an atomic append of several rows leaves one
+        behind in each of its partitions. stride: from a row's offset to the next one's; above 1 only where shared."""
+        assert stride == 1 or shared, "offsets of a log that one process owns have no gaps"
+        self.capabilities = Capabilities(
+            name="memory",
+            multi_process_write=shared,
+            transactions=True,
+            durable=False,
+            conditional=not shared,
+            gaps=shared,
+            shared=shared,
+        )
+        self.interposed: Interposed | None = None
+        self._interposing = False
+        self._stride = stride
         self._clock = clock
         self._changed = threading.Condition()
         self._topics: dict[str, _Topic] = {}
@@ -89,7 +127,7 @@ class MemoryLog(Log):
         self._groups: dict[str, dict[Partition, int]] = {}
         self._closed = False
 
-    def topics(self) -> tuple[TopicState, ...]:
+    def topics(self, *, fresh: bool = True) -> tuple[TopicState, ...]:
         with self._changed:
             return tuple(self._topics[name].state() for name in sorted(self._topics))
 
@@ -127,6 +165,39 @@ class MemoryLog(Log):
     ) -> tuple[Appended, ...]:
         if (group is None) != (cut is None):
             raise UsageError("HR-0314", "append needs both group and cut, or neither")
+        if not self.capabilities.conditional and any(a.at is not None or a.begins is not None for a in appends):
+            raise UsageError("HR-0314", "no append to a shared log says where it begins, or when it is")
+        between = None if self._interposing else self.interposed
+        if between is not None:
+            self._interpose(lambda: between.before(appends))
+        done = self._append(appends, group, cut, atomic)
+        if between is not None:
+            self._interpose(lambda: between.after(appends, done))
+        return done
+
+    def open_transaction(self, partition: Partition) -> None:
+        """Another's transaction begins here: until it ends nothing behind this end is read, and an append there is
+        durable and not read back, which LogError HR-0346 says."""
+        with self._changed:
+            held = self._find(partition)[1]
+            held.stable = held.next
+
+    def end_transaction(self, partition: Partition) -> None:
+        """It is aborted: it leaves no row, and what lies behind it is read again."""
+        with self._changed:
+            self._find(partition)[1].stable = None
+            self._changed.notify_all()
+
+    def _interpose(self, act: Callable[[], None]) -> None:
+        self._interposing = True
+        try:
+            act()
+        finally:
+            self._interposing = False
+
+    def _append(
+        self, appends: Sequence[Append], group: str | None, cut: Cut | None, atomic: bool
+    ) -> tuple[Appended, ...]:
         with self._changed:
             self._open()
             targets = [self._find(append.partition) for append in appends]
@@ -136,17 +207,22 @@ class MemoryLog(Log):
             for partition, _ in cut or ():
                 self._find(partition)
             for append, (_, held) in zip(appends, targets, strict=True):
-                if append.begins is not None and append.begins != held.end:
+                if append.begins is not None and append.begins != held.next:
                     message = (
-                        f"{held.partition}: rows that begin at offset {append.begins} came when its end was {held.end}"
+                        f"{held.partition}: rows that begin at offset {append.begins} came when its end was {held.next}"
                     )
-                    raise LogError("HR-0330", message, retryable=True, end=held.end)
+                    raise LogError("HR-0330", message, retryable=True, end=held.next)
             done = tuple(
                 self._take(topic, held, append) for (topic, held), append in zip(targets, appends, strict=True)
             )
+            if self.capabilities.gaps and atomic and sum(len(append.rows) for append in appends) > 1:
+                for held in {id(held): held for _, held in targets}.values():
+                    held.next += 1  # what ends a transaction has an offset too
             if group is not None and cut is not None:
                 self._groups.setdefault(group, {}).update(dict(cut))
             self._changed.notify_all()
+            if any(held.stable is not None for _, held in targets):
+                raise LogError("HR-0346", "appended, behind another's open transaction", retryable=True)
             return done
 
     def _take(self, topic: _Topic, held: _Held, append: Append) -> Appended:
@@ -155,7 +231,7 @@ class MemoryLog(Log):
             none = np.zeros(0, dtype=np.int64)
             return Appended(
                 partition=held.partition,
-                offset=held.end,
+                offset=held.next,
                 verdicts=none.astype(np.uint8),
                 event_times=none,
                 available_at=none,
@@ -169,15 +245,17 @@ class MemoryLog(Log):
         else:
             assert append.available_at is not None
             judged = judge.imported(index, append.rows, append.available_at)
-        offset = held.end
+        offset, stride = held.next, self._stride
+        offsets = np.arange(offset, offset + rows.num_rows * stride, stride, dtype=np.int64)
         system = [
-            pa.array(np.arange(offset, offset + rows.num_rows, dtype=np.int64)),
+            pa.array(offsets),
             pa.array(judged.available_at).cast(SYSTEM_COLUMNS[1].type),
             pa.array(judged.event_times).cast(SYSTEM_COLUMNS[2].type),
             pa.array(judged.verdicts),
         ]
         schema = pa.schema([*SYSTEM_COLUMNS, *topic.topic.schema.arrow])
         held.batches.append(pa.RecordBatch.from_arrays([*system, *rows.columns], schema=schema))
+        held.next = offset + rows.num_rows * stride
         judge.remember(index, append.rows, judged)
         return Appended(
             partition=held.partition,
@@ -185,6 +263,7 @@ class MemoryLog(Log):
             verdicts=judged.verdicts,
             event_times=judged.event_times,
             available_at=judged.available_at,
+            sparse=offsets if stride > 1 else None,
         )
 
     def read(
@@ -194,7 +273,8 @@ class MemoryLog(Log):
             self._open()
             held = self._find(partition)[1]
             batches = list(held.batches) if held.import_id is None or held.sealed else []
-        return _from(batches, offset, rows_max, held.end if end is None else end)
+            stable = held.end
+        return _from(batches, offset, rows_max, stable if end is None else min(end, stable))
 
     def wait(self, cut: Cut, *, timeout: Duration) -> bool:
         deadline = time.monotonic() + timeout.micros / 1e6
@@ -215,7 +295,7 @@ class MemoryLog(Log):
         with self._changed:
             return Cut.of(self._groups.get(name, {}))
 
-    def import_partition(self, topic: str, import_id: str, *, seal: bool = False) -> PartitionState:
+    def import_partitions(self, topic: str, import_id: str, *, seal: bool = False) -> tuple[PartitionState, ...]:
         with self._changed:
             self._open()
             held = self._topic(topic)
@@ -225,7 +305,7 @@ class MemoryLog(Log):
                 found = held.partitions[index] = _Held(Partition(topic, held.incarnation, index), import_id, False)
             found.sealed = found.sealed or seal
             self._changed.notify_all()
-            return found.state()
+            return (found.state(),)
 
     def close(self) -> None:
         with self._changed:
@@ -257,11 +337,9 @@ class MemoryLog(Log):
 
 
 def _from(batches: Sequence[pa.RecordBatch], offset: int, rows_max: int, end: int) -> Iterator[pa.RecordBatch]:
-    at = 0
     for batch in batches:
-        first = max(0, offset - at)
-        wanted = batch.slice(first, max(0, end - at - first))
-        at += batch.num_rows
+        begin, behind = np.searchsorted(batch.column(0).to_numpy(), (offset, end)).tolist()
+        wanted = batch.slice(begin, max(0, behind - begin))
         for first in range(0, wanted.num_rows, rows_max):
             yield wanted.slice(first, rows_max)
 

@@ -57,10 +57,10 @@ class GrowingLog:
             partition = Partition(topic.name, 1, first.partition.index)
             live = Append(partition=partition, rows=_tuples(topic, rows), request=first.request, at=Instant(first.at))
             return self._append(topic, live, rows)
-        partition = self.log.import_partition(topic.name, "import").partition
+        partition = self.log.import_partitions(topic.name, "import")[0].partition
         stamps = np.array([row.at for row in rows], np.int64)
         self._append(topic, Append(partition=partition, rows=_tuples(topic, rows), available_at=stamps), rows)
-        self.log.import_partition(topic.name, "import", seal=True)
+        self.log.import_partitions(topic.name, "import", seal=True)
         return len(rows)
 
     def batch(self, partition: Partition, first: int, end: int) -> pa.RecordBatch:

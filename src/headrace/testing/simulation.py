@@ -232,7 +232,7 @@ class Life:
             log = self.log_open()
             name = f"import-{self.imports}"
             seal = self.random.random() < 0.3
-            state = log.import_partition(EVENTS.name, name, seal=seal)
+            (state,) = log.import_partitions(EVENTS.name, name, seal=seal)
             if self.disk.dead:
                 return
             if state.sealed:

@@ -257,7 +257,7 @@ def test_doctor_says_what_is_wrong(tmp_path: Path) -> None:
     place = log.declare(EVENTS).partitions[0].partition
     for number in range(300):
         log.append([Append(partition=place, rows=[(number,)])])
-    waiting = log.import_partition("events", "half.csv")
+    (waiting,) = log.import_partitions("events", "half.csv")
     assert [each.text for each in doctor(tmp_path)] == [
         f"{waiting.partition}: import 'half.csv' was not sealed; 0 rows wait for it to go on"
     ]

@@ -150,7 +150,7 @@ def test_the_same_file_is_refused_unless_told(log, clock, tmp_path):
     report = import_file(log, "payments", path, clock=clock, options=ImportOptions(again=True))
     assert (report.taken, report.duplicates) == (0, 4)
     report = import_file(log, "payments", path, clock=clock, options=ImportOptions(again=True))
-    assert report.partition.index == IMPORTS_FROM + 2
+    assert [p.index for p in report.partitions] == [IMPORTS_FROM + 2]
 
 
 def test_a_topic_made_anew_takes_the_file_again(log, clock, tmp_path):

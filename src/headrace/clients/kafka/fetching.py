@@ -1,0 +1,216 @@
+"""Reads partitions by librdkafka's consumer, which fetches ahead in threads of its own; no group has a part in it.
+
+The one idea: `next` and `at_end` come from librdkafka's partition-EOF events, which know of control and aborted
+records; what a message holds is taken out of all of them a column at a time, in C.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby, repeat
+from operator import itemgetter
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from headrace.clients.kafka.connection import PATIENCE, Connection, Health, made
+from headrace.clients.kafka.port import Fetched, Fetcher, Headers, Place, Record, Span
+from headrace.clients.kafka.topics import Topics
+from headrace.core.errors import HeadraceError, LogError, NotFoundError
+from headrace.core.times import Duration
+
+# A broker holds a fetch open for new records so long. The end of a partition is told by an empty answer: it takes this
+# long to be known, and this many empty answers a second are what an idle reader costs.
+_WAIT_MS = 10
+_AHEAD_KILOBYTES = 64 << 10
+_PROBE_S = 0.5
+
+_OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
+_GONE = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_ID,
+)
+_record = partial(tuple.__new__, Record)
+
+
+class ConfluentFetcher(Fetcher):
+    """topics: what the cluster says of partitions, to tell offsets that are gone from those that never were."""
+
+    def __init__(self, connection: Connection, topics: Topics) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._health = Health(connection)
+        properties = {
+            **connection.properties(self._health),
+            # librdkafka wants one; nothing is committed under it.
+            "group.id": f"{connection.settings.prefix}headrace.fetcher",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "allow.auto.create.topics": False,
+            "topic.metadata.propagation.max.ms": 3000,
+            "fetch.min.bytes": 1,
+            "fetch.wait.max.ms": _WAIT_MS,
+            "fetch.error.backoff.ms": 50,
+            "fetch.queue.backoff.ms": 10,
+            "queued.max.messages.kbytes": _AHEAD_KILOBYTES,
+        }
+        self._consumer: Consumer | None = made(connection, lambda: Consumer(properties, logger=connection.logger))
+        self._next: dict[Place, int] = {}
+        self._trouble: dict[Place, HeadraceError] = {}
+
+    def seek(self, place: Place, offset: int) -> None:
+        assert offset >= 0, offset
+        self.drop(place)
+        try:
+            self._topics.check(place)  # librdkafka would wait for it to be made
+        except NotFoundError as error:
+            self._trouble[place] = error
+            return
+        self._assign(place, offset)
+        self._next[place] = offset
+
+    def drop(self, place: Place) -> None:
+        if self._next.pop(place, None) is not None:
+            self._open().incremental_unassign([TopicPartition(*place)])
+        self._trouble.pop(place, None)
+
+    def _assign(self, place: Place, offset: int) -> None:
+        self._open().incremental_assign([TopicPartition(place.topic, place.partition, offset)])
+
+    def fetch(self, *, timeout: Duration, records_max: int = 10_000) -> Sequence[Fetched]:
+        consumer = self._open()
+        until = time.monotonic() + timeout.micros / 1e6
+        wait_s = timeout.micros / 1e6
+        while True:
+            for trouble in self._trouble.values():
+                raise trouble
+            first = consumer.poll(wait_s)
+            if first is not None:
+                rest = consumer.consume(records_max - 1, 0) if records_max > 1 else []
+                found = self._sorted([first, *rest])
+                if found:
+                    self._health.well()
+                    return found
+                if self._trouble:
+                    continue
+            wait_s = until - time.monotonic()
+            if wait_s <= 0:
+                self._look(consumer)
+                return []
+
+    def _sorted(self, messages: Sequence[Message]) -> list[Fetched]:
+        """By partition. What is wrong with one is kept for the next call, if anything else has come."""
+        errors = list(map(Message.error, messages))
+        keys = list(zip(map(Message.topic, messages), map(Message.partition, messages), map(id, errors), strict=True))
+        found: dict[Place, tuple[list[Record], bool]] = {}
+        for (topic, partition, _), run in groupby(range(len(messages)), key=keys.__getitem__):
+            begin, *more = run
+            end = more[-1] + 1 if more else begin + 1
+            error, place = errors[begin], Place(topic, partition)  # type: ignore[arg-type]  # None in errors of no topic
+            if place not in self._next:
+                if error is not None:
+                    self._told(place, error)
+                continue
+            records, _at_end = found.get(place, ([], False))
+            if error is None:
+                taken = self._taken(place, messages[begin:end])
+                if taken:
+                    found[place] = [*records, *taken] if records else taken, False
+                    self._next[place] = taken[-1].offset + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._next[place] = max(self._next[place], messages[end - 1].offset() or 0)
+                found[place] = records, True
+            else:
+                self._told(place, error)
+        return [Fetched(place, records, self._next[place], at_end) for place, (records, at_end) in found.items()]
+
+    def _taken(self, place: Place, messages: Sequence[Message]) -> list[Record]:
+        headers: list[object] = list(map(Message.headers, messages))
+        records = list(
+            map(
+                _record,
+                zip(
+                    map(Message.offset, messages),
+                    map(itemgetter(1), map(Message.timestamp, messages)),
+                    map(Message.key, messages),
+                    map(Message.value, messages),
+                    map(_headers, headers) if any(headers) else repeat(()),
+                    strict=False,
+                ),
+            )
+        )
+        if records[0].offset < self._next[place]:  # of before a seek
+            return [each for each in records if each.offset >= self._next[place]]
+        return records
+
+    def _told(self, place: Place, error: KafkaError) -> None:
+        """An error that came instead of a record."""
+        code = error.code()
+        if place not in self._next:
+            self._health.told(error)
+        elif code in _OUT_OF_RANGE or code in _GONE:
+            self._judge(place, error)
+        elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            self._trouble[place] = self._connection.failure(error, f"read topic {place.topic!r}")
+
+    def _judge(self, place: Place, error: KafkaError) -> None:
+        """The cluster is asked before anybody is told that something is lost: a leader that has just changed may know
+        less for a moment."""
+        offset = self._next[place]
+        try:
+            (span,) = self._topics.spans([place])
+        except NotFoundError as gone:
+            self._trouble[place] = gone
+            return
+        except LogError:
+            span = Span(offset, offset, offset)  # nobody says; it is read on when somebody does
+        if offset < span.start:
+            self._trouble[place] = LogError(
+                "HR-0303",
+                f"{place.topic}/{place.partition}: offset {offset:,} is gone",
+                detail=f"retention keeps records from offset {span.start:,}",
+                hint="read from the partition's start, or raise the topic's retention before records age",
+                start=span.start,
+            )
+        elif offset > span.high or error.code() == KafkaError._LOG_TRUNCATION:
+            self._trouble[place] = LogError(
+                "HR-0347",
+                f"partition {place.topic}/{place.partition} ends at {span.high:,}, offset {offset:,} was read of it",
+                detail=f"seen: {error.str()}",
+                hint="find out what was lost before anything decides on it; then rebuild states from the log",
+                end=span.high,
+            )
+        else:
+            self._open().incremental_unassign([TopicPartition(*place)])
+            self._assign(place, offset)
+
+    def _look(self, consumer: Consumer) -> None:
+        """At what was said beside the records, when none came."""
+        self._health.check()
+        if self._health.down_s < PATIENCE.micros / 1e6:
+            return
+        try:
+            consumer.list_topics(timeout=_PROBE_S)
+        except KafkaException as error:
+            raise self._connection.unreachable(self._health.seen) from error
+        self._health.well()
+
+    def _open(self) -> Consumer:
+        if self._consumer is None:
+            raise LogError("HR-0316", "this fetcher is closed")
+        return self._consumer
+
+    def close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
+
+def _headers(found: list[tuple[str, bytes | None]] | None) -> Headers:
+    return tuple((name, value or b"") for name, value in found) if found else ()

@@ -1,0 +1,203 @@
+"""One live partition as this process follows it: its rows, judged in order, the newest kept, the older found again.
+
+The one idea: any process may write a partition, so nobody can store verdicts with the rows. They are a function of the
+partition's log: whoever reads it from its start judges alike. A feed reads once, in order, and keeps what it takes to
+say the same of an older row without reading all before it: the running maximum here and there (`marks`), and the few
+rows whose id decided. Touches nothing: records are given to it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.clients.kafka.port import Place, Record
+from headrace.core.codec import partitions_of
+from headrace.core.points import Partition
+from headrace.core.schema import Schema
+from headrace.log.define import Topic
+from headrace.log.kafka_registry import Registered
+from headrace.log.kafka_rows import Decoded, Verdicts, decoded, offset_of, position, version_of
+from headrace.log.payload import EventCodec, Unreadable
+from headrace.log.plan import NEVER, Judge, Judged
+from headrace.log.port import OFFSET, SYSTEM_COLUMNS, Verdict
+
+Codec = Callable[[Topic], EventCodec]
+Known = Callable[[int], Topic]  # a version's definition
+
+TAIL_ROWS_MAX = 1 << 16  # kept in memory: what came between two looks of the slowest reader that keeps up
+TAIL_BATCHES_MAX = 1 << 12  # single events come as batches of one
+MARK_RECORDS = 1 << 10  # between two marks: at most so many records are decoded in vain to read an old row
+UNREADABLE_MAX = 10_000  # of which the reason is kept; beyond, they are only counted
+
+_BY_ID = (int(Verdict.DUPLICATE), int(Verdict.CONFLICT), int(Verdict.MISPLACED))
+
+
+class Feed:
+    """Records of one partition, from its first that is kept on, each given once and in order.
+
+    next: the Kafka offset up to which everything is judged. end: the position behind the newest row. available_at: the
+    running maximum. tail_from: rows from this position on are in memory.
+    """
+
+    def __init__(self, held: Registered, index: int, place: Place, *, start: int, codec: Codec, known: Known) -> None:
+        """held: as it is now; the log replaces it when the topic changes. known: of a version that may be newer."""
+        self.partition: Partition = held.partition(index)
+        self.place = place
+        self.held = held
+        self.form = held.topic.payload
+        self.next = start
+        self.end = self.tail_from = position(self.form, start)
+        self.available_at = int(NEVER)
+        self.unreadable: list[Unreadable] = []
+        self.unreadable_count = 0
+        self._codec = codec
+        self._known = known
+        self.version = held.first_version(index)
+        self._judge = Judge(known(self.version))
+        self._marks: list[tuple[int, int, int]] = [(start, int(NEVER), self.version)]
+        self._by_id: tuple[list[int], list[int]] = ([], [])  # positions, verdicts: of the rows whose id or key decided
+        self._firsts: list[int] = []
+        self._tail: list[pa.RecordBatch] = []
+        self._tail_rows = 0
+
+    # --- following ---
+
+    def take(self, records: Sequence[Record], next: int) -> None:
+        """What was fetched from `next` on, and where that ended."""
+        kept = len(self._tail)
+        for version, some in by_version(records, self.version):
+            if version != self.version:
+                self.version = version
+                self._judge.declared(self._known(version))
+            if some and some[0].offset - self._marks[-1][0] >= MARK_RECORDS:
+                self._marks.append((some[0].offset, self.available_at, version))
+            if some:
+                self._take(self._judge.topic, some)
+        self.next = next
+        self._forget(kept)
+
+    def _take(self, topic: Topic, records: Sequence[Record]) -> None:
+        found = decoded(topic, self._codec(topic), records, form=self.form, judged=False)
+        self._count(found.unreadable)
+        if not found.rows.num_rows:
+            return
+        judged = self._judged(topic, found)
+        self.available_at = max(self.available_at, int(judged.available_at[-1]))
+        odd = np.flatnonzero(np.isin(judged.verdicts, _BY_ID))
+        self._by_id[0].extend(found.positions[odd].tolist())
+        self._by_id[1].extend(judged.verdicts[odd].tolist())
+        batch = with_system(found, judged)
+        self._firsts.append(int(found.positions[0]))
+        self._tail.append(batch)
+        self._tail_rows += batch.num_rows
+        self.end = int(found.positions[-1]) + 1
+
+    def _judged(self, topic: Topic, found: Decoded) -> Judged:
+        index, judge = self.partition.index, self._judge
+        misplaced = partitions_of(found.rows.column(topic.key), topic.partitions) != index
+        if topic.partitions == 1 or not misplaced.any():
+            judged = judge.live(index, found.rows, found.stamps, request=found.requests)
+            judge.remember(index, found.rows, judged)
+            return judged
+        # What lies in a wrong partition makes no id known, and is told apart from what does.
+        everything = judge.timed(found.rows, found.stamps, maximum=self.available_at, request=found.requests)
+        mask = pa.array(~misplaced)
+        rows = found.rows.filter(mask)
+        judged = judge.live(index, rows, found.stamps[~misplaced], request=found.requests[~misplaced])
+        judge.remember(index, rows, judged)
+        everything.verdicts[~misplaced] = judged.verdicts
+        everything.verdicts[misplaced] = Verdict.MISPLACED
+        return everything
+
+    def _count(self, unreadable: Sequence[Unreadable]) -> None:
+        self.unreadable_count += len(unreadable)
+        self.unreadable += unreadable[: UNREADABLE_MAX - len(self.unreadable)]
+
+    def _forget(self, kept: int) -> None:
+        """Let the oldest batches go, of those that were here before this take."""
+        gone = 0
+        while gone < kept and (self._tail_rows > TAIL_ROWS_MAX or len(self._tail) - gone > TAIL_BATCHES_MAX):
+            self._tail_rows -= self._tail[gone].num_rows
+            gone += 1
+        if gone:
+            del self._tail[:gone], self._firsts[:gone]
+            self.tail_from = self._firsts[0] if self._firsts else self.end
+
+    # --- reading ---
+
+    def recent(self, at: int) -> pa.RecordBatch | None:
+        """The rows at or behind a position that one batch in memory holds; None where there are none. at: not below
+        `tail_from`."""
+        number = max(0, bisect.bisect_right(self._firsts, at) - 1)
+        for batch in self._tail[number:]:
+            offsets = batch.column(OFFSET).to_numpy()
+            if offsets[-1] >= at:
+                return conformed(batch.slice(int(np.searchsorted(offsets, at))), self.held.topic.schema)
+        return None
+
+    def mark(self, at: int) -> tuple[int, int, int]:
+        """Where to begin reading again for the row at a position: a Kafka offset, the running maximum and the version
+        in force there."""
+        offset = offset_of(self.form, at)
+        return self._marks[bisect.bisect_right(self._marks, offset, key=lambda mark: mark[0]) - 1]
+
+    def again(self, records: Sequence[Record], maximum: int, version: int) -> tuple[list[pa.RecordBatch], int, int]:
+        """Batches of records that were judged before, the running maximum and the version behind them."""
+        batches = []
+        runs = list(by_version(records, version))
+        for version, some in runs:
+            topic = self._known(version)
+            found = decoded(topic, self._codec(topic), some, form=self.form, judged=False)
+            if not found.rows.num_rows:
+                continue
+            judge = Judge(topic)
+            judged = judge.timed(found.rows, found.stamps, maximum=maximum, request=found.requests)
+            self._decided_by_id(found.positions, judged.verdicts)
+            maximum = int(judged.available_at[-1])
+            batches.append(conformed(with_system(found, judged), self.held.topic.schema))
+        return batches, maximum, version
+
+    def _decided_by_id(self, positions: np.ndarray, verdicts: Verdicts) -> None:
+        held, decided = self._by_id
+        first = bisect.bisect_left(held, int(positions[0]))
+        last = bisect.bisect_right(held, int(positions[-1]))
+        if first < last:
+            verdicts[np.searchsorted(positions, held[first:last])] = decided[first:last]
+
+
+def by_version(records: Sequence[Record], version: int) -> Iterator[tuple[int, Sequence[Record]]]:
+    """Runs of records under one version each; what puts a version in force is in none. version: in force before."""
+    first = 0
+    for place, record in enumerate(records):
+        said = version_of(record)
+        if said is not None:
+            yield version, records[first:place]
+            version, first = max(version, said), place + 1  # said twice by two that repaired the same
+    yield version, records[first:]
+
+
+def with_system(found: Decoded, judged: Judged) -> pa.RecordBatch:
+    """Rows as the log's port gives them."""
+    system = [
+        pa.array(found.positions),
+        pa.array(judged.available_at).cast(SYSTEM_COLUMNS[1].type),
+        pa.array(judged.event_times).cast(SYSTEM_COLUMNS[2].type),
+        pa.array(judged.verdicts, pa.uint8()),
+    ]
+    schema = pa.schema([*SYSTEM_COLUMNS, *found.rows.schema])
+    return pa.RecordBatch.from_arrays([*system, *found.rows.columns], schema=schema)
+
+
+def conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
+    """With a topic's fields as they are now: one that was added since is null."""
+    if batch.schema.names[len(SYSTEM_COLUMNS) :] == list(schema.names):
+        return batch
+    arrays = list(batch.columns[: len(SYSTEM_COLUMNS)])
+    for field in schema:
+        place = batch.schema.get_field_index(field.name)
+        arrays.append(pa.nulls(batch.num_rows, field.type.arrow) if place < 0 else batch.column(place))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([*SYSTEM_COLUMNS, *schema.arrow]))

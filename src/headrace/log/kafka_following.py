@@ -1,0 +1,342 @@
+"""Reading a Kafka log: the registry and every partition that was asked for, followed by one fetcher; older rows by one
+of their own.
+
+The one idea: nobody is told of new records, everyone who wants to know asks: each call fetches for all partitions that
+are followed, and gives its feed what came. So there is no thread, and a test decides when something is read. Touches
+the cluster through its client.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.clients.kafka.port import Cluster, Fetched, Fetcher, KafkaClient, Place, Record, Span
+from headrace.core.errors import LogError, NotFoundError, did_you_mean
+from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.times import ZERO, Duration
+from headrace.log import kafka_registry as registry
+from headrace.log.define import Topic
+from headrace.log.kafka_feed import Feed, conformed, with_system
+from headrace.log.kafka_registry import Import, Registered, Registry
+from headrace.log.kafka_rows import decoded, offset_of, position
+from headrace.log.payload import EventCodec
+from headrace.log.plan import Judged
+from headrace.log.port import OFFSET
+
+Codecs = Callable[[Topic, bool], EventCodec]  # of a definition; whether its rows are live
+
+SLICE = Duration.parse("10ms")  # of a fetch that waits: others want to fetch too
+PATIENCE = Duration.parse("30s")  # until rows that are stable have been read; K8's longest silence of a leader is 6.5 s
+RECORDS = 10_000
+
+
+class Following:
+    """What this process has read of the log. Any thread may call; one fetches at a time."""
+
+    def __init__(self, client: KafkaClient, *, prefix: str, codecs: Codecs) -> None:
+        self.client = client
+        self.prefix = prefix
+        self.lock = threading.RLock()
+        self.registry = Registry()
+        self.registry_place = Place(prefix + registry.NAME, 0)
+        self.feeds: dict[Partition, Feed] = {}
+        self._codecs = codecs
+        self._made_codecs: dict[tuple[str, int, int, bool], EventCodec] = {}
+        self._by_place: dict[Place, Feed] = {}
+        self._spans: dict[Place, Span] = {}
+        self._fetcher: Fetcher = client.fetcher()
+        self._registry_next = client.spans([self.registry_place])[0].start
+        self._fetcher.seek(self.registry_place, self._registry_next)
+
+    def close(self) -> None:
+        with self.lock:
+            self._fetcher.close()
+
+    # --- what there is ---
+
+    def refresh(self) -> None:
+        """Read the registry to its stable end."""
+        end = self.client.spans([self.registry_place])[0].end
+        with self.lock:
+            self._pump_to({self.registry_place: end})
+
+    def registered(self, topic: str) -> Registered:
+        """Raises: NotFoundError HR-0302."""
+        held = self.registry.topics.get(topic)
+        if held is None:
+            raise NotFoundError(
+                "HR-0302", f"no topic {topic!r} in the log", hint=did_you_mean(topic, self.registry.topics)
+            )
+        return held
+
+    def find(self, partition: Partition) -> Registered:
+        """The topic of a partition. Raises: NotFoundError HR-0302."""
+        held = self.registry.topics.get(partition.topic)
+        if held is None or held.incarnation != partition.incarnation or not _has(held, partition.index):
+            self.refresh()
+            held = self.registered(partition.topic)
+        if held.incarnation != partition.incarnation or not _has(held, partition.index):
+            raise NotFoundError("HR-0302", f"no partition {partition} in the log")
+        return held
+
+    def place(self, held: Registered, index: int) -> Place:
+        """Where a partition lies in the cluster."""
+        if index < IMPORTS_FROM:
+            return Place(self.prefix + held.topic.name, index)
+        found = held.import_of(index)
+        assert found is not None, "found before"
+        return Place(found[0].kafka_topic, found[1])
+
+    def spans(self, places: list[Place], *, fresh: bool) -> list[Span]:
+        """fresh: False takes those that were seen last, where all of them were."""
+        if fresh or any(place not in self._spans for place in places):
+            found = self.client.spans(places)
+            self._spans.update(zip(places, found, strict=True))
+            return found
+        return [self._spans[place] for place in places]
+
+    def codec(self, topic: Topic, *, live: bool) -> EventCodec:
+        """Made once a definition."""
+        key = (topic.name, hash(topic.schema.fields), hash(topic.required), live)
+        found = self._made_codecs.get(key)
+        if found is None:
+            found = self._made_codecs[key] = self._codecs(topic, live)
+        return found
+
+    # --- following ---
+
+    def feed(self, partition: Partition) -> Feed:
+        """The live partition's feed, followed from its start from now on. Raises: NotFoundError HR-0302, LogError
+        HR-0346 (another topic has its name now)."""
+        with self.lock:
+            found = self.feeds.get(partition)
+            if found is not None:
+                return found
+            held = self.find(partition)
+            place = self.place(held, partition.index)
+            self.check_id(held, self.client.cluster(self.prefix))
+            start = self.client.spans([place])[0].start
+            made = Feed(
+                held,
+                partition.index,
+                place,
+                start=start,
+                codec=lambda topic: self.codec(topic, live=True),
+                known=lambda version: self._definition(partition.topic, version),
+            )
+            self.feeds[partition] = self._by_place[place] = made
+            self._fetcher.seek(place, start)
+            return made
+
+    def check_id(self, held: Registered, cluster: Cluster) -> None:
+        """Raises: LogError HR-0346."""
+        facts = cluster.topics.get(self.prefix + held.topic.name)
+        if facts is None or facts.id != held.kafka_id:
+            raise LogError(
+                "HR-0346",
+                f"topic {held.topic.name!r} is not the one that was declared",
+                detail=f"expected the Kafka topic with id {held.kafka_id}, seen "
+                + ("none of its name" if facts is None else f"one with id {facts.id}"),
+                hint="what it held is gone; headrace topics drop, then headrace apply, begin it anew",
+                topic=held.topic.name,
+            )
+
+    def _definition(self, topic: str, version: int) -> Topic:
+        """A version's definition; one that is newer than what was read of the registry is read now."""
+        if version > self.registered(topic).version:
+            self.refresh()
+        return self.registered(topic).versions[version - 1]
+
+    def pump(self, timeout: Duration = ZERO) -> bool:
+        """Fetch once; whether anything came."""
+        with self.lock:
+            found = self._fetcher.fetch(timeout=timeout, records_max=RECORDS)
+            for one in found:
+                self._take(one)
+            return bool(found)
+
+    def pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
+        """Fetch until each partition is read up to a Kafka offset. Raises: LogError HR-0349 where that takes longer."""
+        with self.lock:
+            self._pump_to(targets, patience=patience)
+
+    def _pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
+        waited, timeout = 0, ZERO  # in fetches that brought nothing: no clock is asked
+        while missing := [place for place, end in targets.items() if self._next(place) < end]:
+            if self.pump(timeout):
+                waited, timeout = 0, ZERO
+                continue
+            waited, timeout = waited + timeout.micros, SLICE
+            if waited > patience.micros:
+                place = missing[0]
+                raise unread(place, f"expected to reach offset {targets[place]}, at {self._next(place)}", patience)
+
+    def _next(self, place: Place) -> int:
+        return self._registry_next if place == self.registry_place else self._by_place[place].next
+
+    def _take(self, one: Fetched) -> None:
+        if one.place == self.registry_place:
+            for record in one.records:
+                if self.registry.take(record.value or b""):
+                    self._changed()
+            self._registry_next = one.next
+            return
+        feed = self._by_place.get(one.place)
+        if feed is not None:
+            feed.take(one.records, one.next)
+
+    def _changed(self) -> None:
+        """The registry moved: feeds see their topics as they are now, those of dropped ones end."""
+        for partition, feed in list(self.feeds.items()):
+            held = self.registry.topics.get(partition.topic)
+            if held is not None and held.incarnation == partition.incarnation:
+                feed.held = held
+            else:
+                del self.feeds[partition], self._by_place[feed.place]
+                self._fetcher.drop(feed.place)
+
+    # --- reading ---
+
+    def read(self, partition: Partition, at: int, end: int | None, rows_max: int) -> Iterator[pa.RecordBatch]:
+        """As `Log.read`. The checks are made at the call, the reading as the rows are taken."""
+        held = self.find(partition)
+        place = self.place(held, partition.index)
+        found = held.import_of(partition.index)
+        if found is not None:
+            made, number = found
+            stable = made.ends[number] if made.ends is not None else 0
+            batches = self.imported(held, made, number, at, stable if end is None else min(end, stable))
+            return _parts(batches, rows_max)
+        feed = self.feed(partition)
+        span = self._spans.get(place)
+        if end is None or span is None or feed.next < offset_of(feed.form, end - 1) + 1:
+            span = self.spans([place], fresh=True)[0]
+        if at < position(feed.form, span.start):
+            raise LogError(
+                "HR-0303",
+                f"{partition}: offset {at} is no longer kept",
+                detail=f"the first that is: {position(feed.form, span.start)}",
+                hint="a state that needs it is built anew; keep the topic longer (retention)",
+                partition=str(partition),
+            )
+        stable = position(feed.form, max(span.end, feed.next))
+        return _parts(self._live(feed, at, stable if end is None else min(end, stable)), rows_max)
+
+    def _live(self, feed: Feed, at: int, end: int) -> Iterator[pa.RecordBatch]:
+        """Rows of [at, end): from memory, or judged as they are fetched, or fetched again."""
+        while at < end:
+            with self.lock:
+                if at >= feed.tail_from:
+                    batch = feed.recent(at)
+                    if batch is None:
+                        if feed.next > offset_of(feed.form, end - 1):
+                            return
+                        self._pump_on(feed, end)
+                        continue
+                else:
+                    batch, known = None, min(end, feed.tail_from)
+            if batch is None:
+                yield from self._old(feed, at, known)
+                at = known
+                continue
+            batch = _below(batch, end)
+            if not batch.num_rows:
+                return
+            yield batch
+            at = int(batch.column(OFFSET)[-1].as_py()) + 1
+
+    def _pump_on(self, feed: Feed, end: int) -> None:
+        """Until the feed has read something more."""
+        self._pump_to({feed.place: min(feed.next + 1, offset_of(feed.form, end - 1) + 1)})
+
+    def _old(self, feed: Feed, at: int, end: int) -> Iterator[pa.RecordBatch]:
+        """Rows of [at, end) that were judged before and are no longer in memory."""
+        with self.lock:
+            offset, maximum, version = feed.mark(at)
+        for records in self.fetched(feed.place, offset, offset_of(feed.form, end - 1) + 1):
+            batches, maximum, version = feed.again(records, maximum, version)
+            for batch in batches:
+                wanted = _below(_from(batch, at), end)
+                if wanted.num_rows:
+                    yield wanted
+
+    def imported(self, held: Registered, made: Import, number: int, at: int, end: int) -> Iterator[pa.RecordBatch]:
+        """Rows of [at, end) of an import's partition, sealed or not."""
+        if at >= end:
+            return
+        topic, place = held.topic, Place(made.kafka_topic, number)
+        for records in self.fetched(place, offset_of(made.form, at), offset_of(made.form, end - 1) + 1):
+            found = decoded(topic, self.codec(topic, live=False), records, form=made.form, judged=True)
+            if found.unreadable:
+                one = found.unreadable[0]
+                raise LogError(
+                    "HR-0304", f"{place.topic}/{place.partition}: offset {one.place} of an import: {one.reason}"
+                )
+            assert found.stored is not None
+            times = found.stored.available_at
+            if topic.event_time is not None:
+                times = found.rows.column(topic.event_time).cast(pa.int64()).to_numpy()
+            judged = Judged(
+                verdicts=found.stored.verdicts,
+                event_times=times,
+                available_at=found.stored.available_at,
+                payloads=np.zeros(0, np.uint64),
+            )
+            batch = _below(_from(conformed(with_system(found, judged), topic.schema), at), end)
+            if batch.num_rows:
+                yield batch
+
+    def fetched(self, place: Place, offset: int, end: int) -> Iterator[list[Record]]:
+        """Records of [offset, end), by a fetcher of their own."""
+        fetcher = self.client.fetcher()
+        try:
+            fetcher.seek(place, offset)
+            waited = 0
+            while offset < end:
+                came = fetcher.fetch(timeout=SLICE, records_max=RECORDS)
+                waited = 0 if came else waited + SLICE.micros
+                for one in came:
+                    records = [record for record in one.records if record.offset < end]
+                    offset = one.next
+                    if records:
+                        yield records
+                if waited > PATIENCE.micros:
+                    raise unread(place, f"expected to reach offset {end}, at {offset}", PATIENCE)
+        finally:
+            fetcher.close()
+
+
+def unread(place: Place, detail: str, patience: Duration) -> LogError:
+    """HR-0349."""
+    return LogError(
+        "HR-0349",
+        f"{place.topic}/{place.partition} could not be read in time",
+        detail=f"{detail} after {patience}",
+        hint="is its leader up? headrace dev kafka status, or kafka-topics --describe",
+        retryable=True,
+    )
+
+
+def _has(held: Registered, index: int) -> bool:
+    return index < held.topic.partitions if index < IMPORTS_FROM else held.import_of(index) is not None
+
+
+def _from(batch: pa.RecordBatch, at: int) -> pa.RecordBatch:
+    return batch.slice(int(np.searchsorted(batch.column(OFFSET).to_numpy(), at)))
+
+
+def _below(batch: pa.RecordBatch, end: int) -> pa.RecordBatch:
+    offsets = batch.column(OFFSET)
+    if offsets[-1].as_py() < end:
+        return batch
+    return batch.slice(0, int(np.searchsorted(offsets.to_numpy(), end)))
+
+
+def _parts(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for first in range(0, batch.num_rows, rows_max):
+            yield batch.slice(first, rows_max)
