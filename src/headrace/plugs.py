@@ -23,8 +23,11 @@ class Plug:
 
 PLUGS: dict[str, dict[str, Plug]] = {
     "log": {
-        "kafka": Plug("headrace.log.kafka:KafkaLog", "kafka"),
+        "kafka": Plug("headrace.log.kafka:KafkaLog"),
         "sqlite": Plug("headrace.log.sqlite:SqliteLog"),
+    },
+    "kafka client": {
+        "confluent": Plug("headrace.clients.kafka.confluent:ConfluentClient", "kafka"),
     },
     "payload": {
         "json": Plug("headrace.schemas.json_payload:JsonPayload"),

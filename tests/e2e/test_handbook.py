@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.e2e.handbook import EXAMPLE, example
 from tests.needs import requires, requires_data
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "handbook"
 DAY = 86_400_000_000
 DAYS = (1, 7, 30)
 
@@ -41,7 +39,7 @@ def test_every_row_of_the_handbook_equals_the_contract(tmp_path: Path) -> None:
     """Terminal columns in all rows; customer columns with ties in order of transaction_id, the current one included."""
     requires("xgboost", "sklearn", "matplotlib")
     data = requires_data()
-    run = _example("run")
+    run = example("run")
     table = pq.read_table(data)
     with run._project(tmp_path / "project") as project:
         project.import_file("transactions", data, options=run.OPTIONS)
@@ -84,11 +82,3 @@ def _windows(keys: Integers, times: Integers, values: Integers, *, delay: int) -
             sums[rows] = totals[start + high] - totals[start + low]
         found[days] = counts, sums
     return found
-
-
-def _example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"handbook_{name}", EXAMPLE / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

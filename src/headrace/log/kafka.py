@@ -303,16 +303,16 @@ class KafkaLog(Log):
         return _Sent(append, held, place, made.form, records, _rows_of(records, append, made.form), stored)
 
     def _read_back(self, records: Sequence[Outgoing], offsets: Sequence[int]) -> None:
-        """Until what was appended to partitions that are followed has been judged."""
+        """Until what was appended to live partitions has been judged, and what was appended to imports is stable: a
+        transaction is committed before its partitions are told."""
         targets: dict[Place, int] = {}
         for record, offset in zip(records, offsets, strict=True):
             targets[record.place] = max(targets.get(record.place, 0), offset + 1)
-        followed = {}
-        for place, end in targets.items():
-            partition = self._live_partition(place)
-            if partition is not None:
-                followed[self._following.feed(partition).place] = end
-        self._following.pump_to(followed, patience=READ_BACK)
+        live = {place: partition for place in targets if (partition := self._live_partition(place)) is not None}
+        for partition in live.values():
+            self._following.feed(partition)
+        self._following.pump_to({place: targets[place] for place in live}, patience=READ_BACK)
+        self._following.wait_stable({place: end for place, end in targets.items() if place not in live})
 
     def _live_partition(self, place: Place) -> Partition | None:
         held = self._following.registry.topics.get(place.topic.removeprefix(self._settings.prefix))

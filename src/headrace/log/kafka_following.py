@@ -164,6 +164,19 @@ class Following:
         with self.lock:
             self._pump_to(targets, patience=patience)
 
+    def wait_stable(self, targets: Mapping[Place, int]) -> None:
+        """Until the last stable offset of each partition is at or behind a Kafka offset. Raises: LogError HR-0349."""
+        waited = 0
+        while targets:
+            spans = self.spans(list(targets), fresh=True)
+            behind = [place for (place, end), span in zip(targets.items(), spans, strict=True) if span.end < end]
+            if not behind:
+                return
+            if waited > PATIENCE.micros:
+                raise unread(behind[0], f"expected offset {targets[behind[0]]} to be stable", PATIENCE)
+            self.pump(SLICE)
+            waited += SLICE.micros
+
     def _pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
         waited, timeout = 0, ZERO  # in fetches that brought nothing: no clock is asked
         while missing := [place for place, end in targets.items() if self._next(place) < end]:

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Duration, Instant
-from headrace.log.define import Topic
+from headrace.log.define import Payload, Topic
 
 # Columns that every batch read from the log starts with, before the topic's own fields in declared order.
 OFFSET = "_offset"  # int64
@@ -201,11 +201,14 @@ class Log(ABC):
         """A consumer group's committed cut; empty for an unknown group."""
 
     @abstractmethod
-    def import_partitions(self, topic: str, import_id: str, *, seal: bool = False) -> tuple[PartitionState, ...]:
+    def import_partitions(
+        self, topic: str, import_id: str, *, seal: bool = False, form: Payload = Payload.ARROW
+    ) -> tuple[PartitionState, ...]:
         """The import's partitions, made unsealed at first call; `seal=True` makes all of their rows visible at once.
 
-        One, or one for each live partition: then a row goes where its key would. A second call with a known id returns
-        them with how many rows they hold, from which a broken import goes on."""
+        One, or one for each live partition: then a row goes where its key would. form: of the rows, where the log has
+        several; at the first call. A second call with a known id returns them with how many rows they hold, from which
+        a broken import goes on."""
 
     @abstractmethod
     def close(self) -> None:

@@ -23,7 +23,7 @@ from headrace.core.errors import HeadraceError, LogError, LogFullError, UsageErr
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Clock, Duration, Instant
 from headrace.log import define, sqlite_catalog
-from headrace.log.define import Topic
+from headrace.log.define import Payload, Topic
 from headrace.log.plan import Judge, Judged
 from headrace.log.port import Append, Appended, Capabilities, Log, PartitionState, TopicState
 from headrace.log.sealing import Upkeep
@@ -169,7 +169,9 @@ class SqliteLog(Log):
         with translated(self.file), self._reader.pool.lease() as connection:
             return group_cut(connection, name)
 
-    def import_partitions(self, topic: str, import_id: str, *, seal: bool = False) -> tuple[PartitionState, ...]:
+    def import_partitions(
+        self, topic: str, import_id: str, *, seal: bool = False, form: Payload = Payload.ARROW
+    ) -> tuple[PartitionState, ...]:
         def work() -> tuple[PartitionState, ...]:
             self._fresh()
             record = sqlite_catalog.existing(self._catalog, topic)

@@ -23,7 +23,7 @@ from headrace.core.points import Cut, Partition
 from headrace.core.times import Clock, Duration, Instant
 from headrace.log import wire
 from headrace.log.codec import topic_to_json
-from headrace.log.define import Topic
+from headrace.log.define import Payload, Topic
 from headrace.log.owner import OwnerLock, connect, owner_pid, receive, send
 from headrace.log.port import Append, Appended, Capabilities, Log, PartitionState, TopicState
 from headrace.log.sqlite import SqliteLog
@@ -128,7 +128,9 @@ class RemoteLog(Log):
             lambda log: log.append(appends, group=group, cut=cut), lambda channel: _exchange(channel, head, body)[1]
         )
 
-    def import_partitions(self, topic: str, import_id: str, *, seal: bool = False) -> tuple[PartitionState, ...]:
+    def import_partitions(
+        self, topic: str, import_id: str, *, seal: bool = False, form: Payload = Payload.ARROW
+    ) -> tuple[PartitionState, ...]:
         call = Call("import", texts=[topic, import_id], flag=seal)
 
         def ask(channel: socket.socket) -> tuple[PartitionState, ...]:
@@ -138,7 +140,7 @@ class RemoteLog(Log):
                 refresh(connection, record)
                 return (record.state(),)
 
-        return self._do(lambda log: log.import_partitions(topic, import_id, seal=seal), ask)
+        return self._do(lambda log: log.import_partitions(topic, import_id, seal=seal, form=form), ask)
 
     def close(self) -> None:
         with self._mutex:

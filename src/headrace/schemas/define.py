@@ -12,7 +12,7 @@ from headrace.core.points import Partition
 from headrace.core.schema import field as declare_field
 from headrace.core.schema import int64, string, timestamp
 from headrace.core.times import ZERO, Duration
-from headrace.log.define import Topic
+from headrace.log.define import Payload, Topic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,8 @@ class ImportOptions:
     refuses them. available_at: the rule. round: decimal fields whose values are rounded to the field's scale, ties to
     even, instead of refused; how many were is reported. again: take a file that was imported before once more (rows
     with known ids are left out all the same). ignore: columns of the file that are meant to be left aside though they
-    resemble a field. format: "parquet", "csv" or "ndjson"; None goes by the file's name.
+    resemble a field. format: "parquet", "csv" or "ndjson"; None goes by the file's name. payload: how the rows lie in
+    Kafka; a log in a file has its own form.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class ImportOptions:
     again: bool = False
     ignore: tuple[str, ...] = ()
     format: str | None = None
+    payload: Payload = Payload.ARROW
 
     def text(self) -> str:
         """What decides how a row is read, as canonical JSON: a broken import goes on only under the same."""

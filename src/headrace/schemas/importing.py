@@ -57,7 +57,7 @@ def import_file(
     read = read_file(path, asked.target.topic, asked.options, progress)
     now = None if asked.target.topic.clock is define.Clock.SIMULATED else clock.now()
     ordered = order_rows(asked.target.topic, read.rows, read.available_at, now=now)
-    states = log.import_partitions(topic, import_id)
+    states = log.import_partitions(topic, import_id, form=asked.options.payload)
     begun_at = _rows(states)
     if begun is not None and begun_at:
         _check_begun(asked, begun)

@@ -1,0 +1,26 @@
+"""Which log a project has: a file in its folder, or a Kafka cluster. Touches: what is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace import plugs
+from headrace.clients.kafka.define import KafkaSettings
+from headrace.clients.kafka.port import KafkaClient
+from headrace.core.times import Clock
+from headrace.log.kafka import KafkaLog
+from headrace.log.port import Log
+from headrace.log.run import Role, open_log
+
+
+def open_log_of(url: str, folder: Path, *, clock: Clock, role: Role, environ: Mapping[str, str]) -> Log:
+    """url: of the project's settings; "" is the file in `folder`, which `role` is about: a cluster has no owner.
+
+    Raises: as `open_log`; UsageError HR-0350, MissingExtraError HR-0990, LogError HR-0340 to HR-0342."""
+    if not url:
+        return open_log(folder, clock=clock, role=role)
+    settings = KafkaSettings.parse(url)
+    make = plugs.load("kafka client", "confluent")
+    client: KafkaClient = make(settings, environ)  # type: ignore[operator]  # the class that the plug names
+    return KafkaLog(client, settings=settings)
