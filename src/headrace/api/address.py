@@ -25,7 +25,8 @@ class Announced:
         self._path = folder / FILE
 
     def say(self, address: str) -> None:
-        made = self._path.with_suffix(".new")
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # a log elsewhere made none
+        made = self._path.with_suffix(f".{os.getpid()}.new")
         made.write_bytes(msgspec.json.encode(_Said(os.getpid(), address)) + b"\n")
         made.replace(self._path)
 

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import dataclass
 
 from headrace.api import answers, bodies, openapi, problems
+from headrace.api.forwarding import MARK, Forward, Forwarded
 from headrace.api.service import ARROW, JSON, NDJSON, Service, path_key
 from headrace.api.tokens import Scope, TokenStore
 from headrace.api.trace import Trace, trace_of
@@ -191,7 +192,7 @@ class Application:
                 more.append((b"retry-after", b"1"))
                 if error.code == "HR-1008":
                     self.service.metrics.overloaded(route)
-                else:
+                elif error.code not in _PASSING:
                     _logger.error("%s: %s", route, error, extra={"code": error.code})
             case 500:
                 _logger.error("%s: %s", route, error, extra={"code": error.code})
@@ -233,8 +234,16 @@ class Application:
             _check_key(key, lane.decides.version.decision.request.id or "", request)
         accepted = headers.get(b"accept-language")
         found = await self.service.decide(
-            name, request, budget=budget, features=features, language=language, accepted=accepted
+            name,
+            request,
+            budget=budget,
+            features=features,
+            language=language,
+            accepted=accepted,
+            forward=None if MARK in headers else Forward(_path(name, features, language), headers, body),
         )
+        if isinstance(found, Forwarded):
+            return Reply(found.status, found.body, found.content_type, found.headers)
         return reply_of(found)
 
     async def _decision(self, call: Call) -> Reply:
@@ -334,6 +343,16 @@ class Application:
 def fault(error: Exception, route: str) -> HeadraceError:
     """What should not have happened, as callers are told."""
     return HeadraceError("HR-1018", f"{type(error).__name__} in {route}")
+
+
+# Retried by the caller while a partition changes hands: counted by route and status, and no line each.
+_PASSING = ("HR-0722", "HR-0723", "HR-1020")
+
+
+def _path(name: str, features: bool, language: str | None) -> str:
+    asked = {"features": "true"} if features else {}
+    asked |= {} if language is None else {"language": language}
+    return f"/v1/decisions/{name}" + (f"?{urllib.parse.urlencode(asked)}" if asked else "")
 
 
 def reply_of(found: object) -> Reply:

@@ -15,3 +15,8 @@ LOOK_CPU = "headrace_sampler_look_cpu_seconds"
 def versions_digest(text: str) -> str:
     """A version set's name in a label, from its text: 64 bits, as nobody forges it."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+OWNED = "headrace_partitions_owned"
+VOID = "headrace_records_void"
+CLAIMS_LOST = "headrace_claims_lost"

@@ -183,7 +183,12 @@ async def _serve(
     decisions: Sequence[str] | None,
     announce: Callable[[str], None],
 ) -> None:
-    service = Service(following.project, settings=settings, metrics=Metrics(), decisions=decisions)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    address = f"{'http' if tls is None else 'https'}://{shown}:{port}"
+    if following.project.log.capabilities.shared:
+        following.address = address
+    service = Service(following.project, settings=settings, metrics=Metrics(), decisions=decisions, address=address)
     for lane in service.lanes.values():
         warm(lane.decides.version)
     app = application.Application(service, tokens, clock=SystemClock(), access_log=access_log)
@@ -200,9 +205,6 @@ async def _serve(
         timeout_graceful_shutdown=settings.stop_seconds_max,
         ssl_context_factory=None if tls is None else lambda config, default: tls,
     )
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    address = f"{'http' if tls is None else 'https'}://{shown}:{port}"
     server = Server(config, lambda: announce(address))
     # uvicorn raises the signal that ended it once more, after all is done: that one changes nothing.
     for each in (signal.SIGTERM, signal.SIGINT):

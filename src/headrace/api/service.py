@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 
@@ -17,25 +18,38 @@ from headrace.api import answers, bodies
 from headrace.api.answers import DecisionAnswer
 from headrace.api.arrow import arrow_of
 from headrace.api.desk import Desk
-from headrace.api.lanes import Decides, Lane, Undecided
+from headrace.api.forwarding import Forward, Forwarded, Forwarder
+from headrace.api.lanes import Decides, Lane, Undecided, Waiting
 from headrace.api.metrics import Metrics
 from headrace.api.sampler import SamplerProcess
+from headrace.api.series import CLAIMS_LOST, OWNED, VOID
 from headrace.api.settings import Settings
 from headrace.api.texts import Texts, check_language
 from headrace.core.codec import Physical, physical
-from headrace.core.errors import HeadraceError, InputError, NotFoundError, SchemaError, did_you_mean
+from headrace.core.errors import (
+    HeadraceError,
+    InputError,
+    NotFoundError,
+    NotOwnerError,
+    SchemaError,
+    did_you_mean,
+)
 from headrace.core.schema import DataType, Kind
 from headrace.core.times import Instant
 from headrace.decisions.define import Decision
+from headrace.decisions.owners import OwnedDecider
 from headrace.features.define import FeatureView, entity_expression
 from headrace.log.define import Topic
 from headrace.runtime.lookup import find_record
+from headrace.runtime.opening import ownership_of
+from headrace.runtime.ownership import Ownership
 from headrace.runtime.placing import place_rows, topic_state
 from headrace.runtime.project import Project
 from headrace.runtime.reading import Reader
 from headrace.schemas.validate import Validate, validate_rows, validator
 
 INTERNAL = "headrace."  # topics that only headrace appends to
+OWNER_SECONDS = 0.02  # between two tries of a request whose partition changes hands
 
 _logger = logging.getLogger(__name__)
 
@@ -44,17 +58,26 @@ class Service:
     """A project, served. Made and called on the loop; `close` may be called where the loop is gone."""
 
     def __init__(
-        self, project: Project, *, settings: Settings, metrics: Metrics, decisions: Sequence[str] | None = None
+        self,
+        project: Project,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        decisions: Sequence[str] | None = None,
+        address: str = "",
     ) -> None:
         """decisions: the names to serve; by default all that are declared, but for those that only challenge another.
-        Loads their states and models, which takes as long as the log's tail is; raises what `Project.decider` does."""
+        address: where others reach this process; on a shared log it decides what its group gives it, and sends the rest
+        to who decides it. Loads their states and models, which takes as long as the log's tail is; raises what
+        `Project.decider` does."""
         self.project = project
         self.settings = settings
         self.metrics = metrics
         self.stopping = False
         self._read_of, self._reads_by = project, Reader(project)
         served = list(project.definitions.served) if decisions is None else list(decisions)
-        deciders = {name: project.decider(name) for name in served}
+        shared = project.log.capabilities.shared
+        deciders = {name: project.decider(name, address=address if shared else None) for name in served}
         self._loop = asyncio.get_running_loop()
         self.lanes: dict[str, Lane] = {}
         self._reads = Desk("reads", threads=1, waiting_max=settings.reads_waiting_max)
@@ -66,6 +89,10 @@ class Service:
             self._gauge(desk.name, desk.waits)
         for name, decider in deciders.items():
             self.add(name, decider)
+        self.ownership: Ownership | None = None
+        self._forwarder = Forwarder(address)
+        if shared:
+            self._share(address, served)
         self._sampler: SamplerProcess | None = None
         if settings.sample_share > 0:
             metrics.sampler_begins()
@@ -73,6 +100,33 @@ class Service:
                 project.folder, share=settings.sample_share, every=settings.sample_seconds, metrics=metrics
             )
         metrics.gauge("headrace_ready", "1 where /readyz says ready.", {}, lambda: float(not self.unready()))
+
+    def _share(self, address: str, served: Sequence[str]) -> None:
+        """Join the group of processes that serve this log."""
+        topics = {name: self.project.definitions.decision(name).request.name for name in served}
+        self.ownership = ownership_of(self.project.log, name=address, topics=topics, owners=self._owners)
+        self.ownership.begin()
+        self._gauge("forwarded", self._forwarder.waits)
+        for name in served:
+            self._gauge_owner(name)
+
+    def _owners(self) -> dict[str, OwnedDecider]:
+        found = {name: lane.decides for name, lane in list(self.lanes.items())}
+        return {name: decides for name, decides in found.items() if isinstance(decides, OwnedDecider)}
+
+    def _gauge_owner(self, name: str) -> None:
+        def of(read: Callable[[OwnedDecider], float]) -> Callable[[], float]:
+            return lambda: read(self._owners()[name])
+
+        labels = {"decision": name}
+        self.metrics.gauge(OWNED, "Partitions whose requests this process decides.", labels, of(lambda o: len(o.owned)))
+        self.metrics.gauge(
+            VOID,
+            "Records that count for nothing, in the partitions decided here.",
+            labels,
+            of(lambda o: sum(o.voids.values())),
+        )
+        self.metrics.gauge(CLAIMS_LOST, "Partitions that another claimed.", labels, of(lambda o: o.claims_lost))
 
     def _gauge(self, queue: str, read: Callable[[], float]) -> None:
         self.metrics.gauge("headrace_queue_waiting", "Calls that wait.", {"queue": queue}, read)
@@ -91,6 +145,8 @@ class Service:
         """Why the server should get no requests now; "" where it should."""
         if self.stopping:
             return "stopping"
+        if self.ownership is not None and not self.ownership.settled:
+            return "no partition is owned yet"
         failing = [name for name, lane in self.lanes.items() if lane.failing]
         return f"decision {failing[0]!r} cannot be computed" if failing else ""
 
@@ -101,6 +157,9 @@ class Service:
             self._sampler.close()
         for lane in self.lanes.values():
             lane.close()
+        if self.ownership is not None:
+            self.ownership.leave()
+        self._forwarder.close()
         for desk in (self._reads, self._appends, self._records):
             desk.close()
 
@@ -123,16 +182,24 @@ class Service:
         features: bool,
         language: str | None = None,
         accepted: bytes | None = None,
-    ) -> DecisionAnswer:
+        forward: Forward | None = None,
+    ) -> DecisionAnswer | Forwarded:
         """budget: seconds; the decision's own by default. features: the values too, read from the record. language:
-        of the reasons' texts, by name; accepted: the header Accept-Language. Raises: InputError HR-1007 for a language
-        that there is not, before anything is decided."""
+        of the reasons' texts, by name; accepted: the header Accept-Language. forward: the request as it came, for the
+        process that owns its partition; None where it was sent here by another. Raises: InputError HR-1007 for a
+        language that there is not, before anything is decided."""
         lane = self.lane(name)
         decision = lane.decides.version.decision
         if language is not None:
             check_language(decision, language)
-        one = lane.submit(request, decision.budget.micros / 1e6 if budget is None else budget)
+        within = decision.budget.micros / 1e6 if budget is None else budget
+        one = lane.submit(request, within)
         outcome = await one.future
+        if isinstance(outcome, NotOwnerError) and forward is not None:
+            found = await self._elsewhere(lane, request, outcome, forward, within)
+            if isinstance(found, Forwarded):
+                return found
+            one, outcome = found, found.future.result()
         now = time.monotonic()
         if isinstance(outcome, HeadraceError):
             raise outcome
@@ -153,6 +220,29 @@ class Service:
         else:
             answer, decision = answers.made_answer(outcome, version.text), version.decision.answering(outcome.arm)
         return self._in_words(answer, decision, language, accepted)
+
+    async def _elsewhere(
+        self, lane: Lane, request: Mapping[str, object], error: NotOwnerError, forward: Forward, within: float
+    ) -> Forwarded | Waiting:
+        """The answer of the partition's owner; or this process's, where the partition is about to be its own.
+
+        Raises: the error, where nobody owns it for longer than the budget; StateError HR-1020, HR-1008."""
+        assert self.ownership is not None, "only owners say so"
+        ownership, deadline = self.ownership, time.monotonic() + within
+        index = int(str(error.facts["partition"]))
+        asked = 0
+        while True:
+            who = partial(ownership.owner_of, lane.name, index, fresh=asked > 0)
+            found = await self._forwarder.post(who, forward)
+            if found is not None and (found.status != 503 or time.monotonic() > deadline):
+                return found
+            if time.monotonic() > deadline:
+                raise error
+            asked += 1
+            await asyncio.sleep(OWNER_SECONDS)
+            one = lane.submit(request, max(within, OWNER_SECONDS))
+            if not isinstance(await one.future, NotOwnerError):
+                return one
 
     def _in_words(
         self, answer: DecisionAnswer, decision: Decision, language: str | None, accepted: bytes | None

@@ -13,6 +13,7 @@ import threading
 from headrace.api.lanes import Decides
 from headrace.api.service import Service
 from headrace.core.errors import HeadraceError
+from headrace.decisions.owners import OwnedDecider
 from headrace.decisions.plan import Version
 from headrace.runtime.following import Following
 from headrace.runtime.project import Project
@@ -60,10 +61,15 @@ class Successors:
         project = self._following.project
         if project is before:
             return
+        address = self._following.address
         if self._every:
-            made |= {name: project.decider(name) for name in project.definitions.served if name not in lanes}
-        for decides in made.values():
+            new = [name for name in project.definitions.served if name not in lanes]
+            made |= {name: project.decider(name, address=address) for name in new}
+        for name, decides in made.items():
             warm(decides.version)
+            if self._service.ownership is not None and isinstance(decides, OwnedDecider):
+                self._service.ownership.serve(name, decides.version.decision.request.name)
+                self._service.ownership.take(name, decides)
         self._said = ""
         self._loop.call_soon_threadsafe(self._take_over, project, made)
 

@@ -1,18 +1,19 @@
 """Declared against in force: changes, and the steps that make them. Pure.
 
 The one idea: a plan is a value. Explaining, applying and refusing read the same list of steps, and each step says what
-it expects to find, so that a plan made before another's apply stops instead of overwriting it.
+it expects to find, so that a plan made before another's apply stops instead of overwriting it. What cannot be taken
+back (rows deleted, keys that move) is approved by name, one text each, which the plan says.
 """
 
 from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from headrace.catalog.define import KINDS, Catalog, Declared, InForce
-from headrace.core.errors import DefinitionError, HeadraceError, did_you_mean
+from headrace.catalog.define import KINDS, PROTECTED, Catalog, Declared, Effect, InForce, Json
+from headrace.core.errors import DefinitionError, HeadraceError, UsageError, did_you_mean
 
 
 class Change(enum.Enum):
@@ -25,7 +26,8 @@ class Change(enum.Enum):
 class Step:
     """One change to one definition. expects: the fingerprint that must be in force before it, None for none.
 
-    version: the version it makes. because: in words, what differs.
+    version: the version it makes; that in force, where the fingerprint stays. because: in words, what it does.
+    replaces: the meaning in force that the plan was made from. approvals: the texts that must be given for it.
     """
 
     change: Change
@@ -36,6 +38,8 @@ class Step:
     fingerprint: str | None
     meaning: str | None
     because: tuple[str, ...] = ()
+    replaces: str | None = None
+    approvals: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -69,11 +73,44 @@ def check(step: Step, catalog: Catalog) -> None:
     held = catalog.entries.get(step.key)
     seen = None if held is None else held.fingerprint
     if seen != step.expects:
+        raise _stale(step, f"expected {step.expects or 'nothing'} in force, seen {seen or 'nothing'}")
+    if held is not None and step.replaces is not None and held.meaning != step.replaces:
+        since = "; ".join(differences(step.replaces, held.meaning))
+        raise _stale(step, f"it means the same, and says something else: {since}")
+
+
+def _stale(step: Step, detail: str) -> HeadraceError:
+    return HeadraceError(
+        "HR-0803",
+        f"{step.kind} {step.name!r} has changed since the plan was made",
+        detail=detail,
+        hint="headrace plan, then headrace apply",
+    )
+
+
+def check_approved(steps: Sequence[Step], given: Collection[str]) -> None:
+    """That what needs an approval has one, and that each one given is of these steps.
+
+    Raises: HeadraceError HR-0811 with the approvals that are missing, UsageError HR-0812 for one that nothing needs.
+    """
+    needed = [text for step in steps for text in step.approvals]
+    for text in given:
+        if text not in needed:
+            raise UsageError(
+                "HR-0812",
+                f"nothing here needs the approval {text!r}",
+                hint=did_you_mean(text, needed) or "headrace plan says what needs one",
+            )
+    missing = tuple(text for text in needed if text not in given)
+    if missing:
         raise HeadraceError(
-            "HR-0803",
-            f"{step.kind} {step.name!r} has changed since the plan was made",
-            detail=f"expected {step.expects or 'nothing'} in force, seen {seen or 'nothing'}",
-            hint="headrace plan, then headrace apply",
+            "HR-0811",
+            "1 change of this plan needs an approval"
+            if len(missing) == 1
+            else f"{len(missing)} changes of this plan need an approval",
+            detail="nothing was applied",
+            hint="headrace apply " + " ".join(f"--approve {text}" for text in missing),
+            missing=missing,
         )
 
 
@@ -110,21 +147,43 @@ def _retire_order(held: InForce) -> tuple[int, str]:
 
 
 def _step(one: Declared, held: InForce | None) -> Step | None:
-    if held is not None and held.fingerprint == one.fingerprint:
+    if held is None:
+        return Step(
+            change=Change.ADD,
+            kind=one.kind,
+            name=one.name,
+            version=1,
+            expects=None,
+            fingerprint=one.fingerprint,
+            meaning=one.meaning,
+        )
+    same = held.fingerprint == one.fingerprint
+    before, after = {**one.assumed, **_read(held.meaning)}, _read(one.meaning)
+    if same and before == after:
         return None
+    effects = _explained(one, before, after, held)
     return Step(
-        change=Change.ADD if held is None else Change.CHANGE,
+        change=Change.CHANGE,
         kind=one.kind,
         name=one.name,
-        version=1 if held is None else held.version + 1,
-        expects=None if held is None else held.fingerprint,
+        version=held.version + (not same),
+        expects=held.fingerprint,
         fingerprint=one.fingerprint,
         meaning=one.meaning,
-        because=() if held is None else differences(held.meaning, one.meaning),
+        because=tuple(effect.says for effect in effects),
+        replaces=held.meaning,
+        approvals=tuple(effect.approval for effect in effects if effect.approval),
     )
 
 
+def _explained(one: Declared, before: dict[str, Json], after: dict[str, Json], held: InForce) -> tuple[Effect, ...]:
+    if one.explain is not None:
+        return one.explain(before, after)
+    return tuple(Effect(says) for says in differences(held.meaning, one.meaning))
+
+
 def _retire(held: InForce) -> Step:
+    protected = _read(held.meaning).get(PROTECTED) is True
     return Step(
         change=Change.RETIRE,
         kind=held.kind,
@@ -133,7 +192,15 @@ def _retire(held: InForce) -> Step:
         expects=held.fingerprint,
         fingerprint=None,
         meaning=None,
+        because=("it is protected; what it holds stays",) if protected else (),
+        replaces=held.meaning,
+        approvals=(f"{held.name}.retire",) if protected else (),
     )
+
+
+def _read(meaning: str) -> dict[str, Json]:
+    said = json.loads(meaning)
+    return said if isinstance(said, dict) else {"": said}
 
 
 def differences(before: str, after: str) -> tuple[str, ...]:

@@ -325,7 +325,7 @@ def _show_chain(report: ChainReport) -> None:
     click.echo(
         f"{'whole' if report.whole else 'NOT WHOLE'}: checked {report.checked:,}, broken {report.broken:,}, "
         f"of before the chain {report.unchained:,}, requests gone {report.gone:,}, repeated {report.repeats:,}, "
-        f"undecided {report.undecided:,}"
+        f"undecided {report.undecided:,}" + (f", claims {report.claims:,}, void {report.void:,}" * bool(report.claims))
     )
     for place in report.places:
         click.echo(f"  {place.partition} offset {place.offset}: {place.why}")

@@ -50,10 +50,11 @@ _name = click.option("--name", default="dev", show_default=True, help="Which clu
 @kafka.command()
 @click.option("--brokers", type=int, help="How many, 1 to 8; 3 survive the loss of one.  [default: 1]")
 @_name
+@click.option("--tls", is_flag=True, help="For clients that speak TLS as well, with a certificate of its own.")
 @click.option("--timeout", default="2m", show_default=True, help="How long to wait until it is ready.")
 @output_option
 @click.pass_obj
-def up(root: Path, brokers: int | None, name: str, timeout: str, output: str) -> None:
+def up(root: Path, brokers: int | None, name: str, tls: bool, timeout: str, output: str) -> None:
     """Start a cluster, or what is dead of it, and wait until it answers. It runs on in the background until `down`.
 
     Prints bootstrap.servers. One that runs already is left as it is; one with data goes on with them, on its ports.
@@ -66,6 +67,7 @@ def up(root: Path, brokers: int | None, name: str, timeout: str, output: str) ->
         machine=machine_of(os.environ),
         patience=Duration.parse(timeout),
         say=lambda text: click.echo(text, err=True),
+        tls=tls,
     )
     cluster = report.cluster
     assert cluster is not None
@@ -73,6 +75,8 @@ def up(root: Path, brokers: int | None, name: str, timeout: str, output: str) ->
         emit_json(_shown(report))
     else:
         click.echo(cluster.bootstrap)
+    if report.ca is not None:
+        click.echo(f"over TLS: kafka+tls://{cluster.tls_bootstrap}?ca={report.ca}", err=True)
     click.echo(
         f"cluster {name}: {_counted(cluster)}, ready after {time.monotonic() - begun:.1f} s; "
         f"it runs until: headrace dev kafka down --name {name}",
@@ -140,6 +144,8 @@ def _shown(report: ClusterReport) -> dict[str, object]:
         "name": report.name,
         "up": report.up,
         "bootstrap": None if cluster is None else cluster.bootstrap,
+        "tls_bootstrap": (cluster.tls_bootstrap or None) if cluster is not None else None,
+        "ca": str(report.ca) if report.ca is not None else None,
         "cluster_id": None if cluster is None else cluster.cluster_id,
         "version": KAFKA_VERSION,
         "folder": str(report.folder),

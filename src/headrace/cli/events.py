@@ -1,20 +1,22 @@
-"""headrace import, produce, topics, quarantine."""
+"""headrace import, produce, quarantine."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import click
-import pyarrow as pa
 
-from headrace.cli.output import Bar, emit_json, emit_table, output_option
-from headrace.core.errors import InputError, NotFoundError, did_you_mean
-from headrace.core.times import iso
-from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, QUARANTINED, VERDICT, TopicState, Verdict
+from headrace.cli.output import Bar, emit_json, output_option
+from headrace.core.errors import InputError
+from headrace.log.pace import Pace
+from headrace.log.port import QUARANTINED, VERDICT, Verdict
+from headrace.runtime.placing import topic_state
 from headrace.runtime.project import Project, open_project
+from headrace.runtime.topics import begin_at, refuse_internal, rows_from, where
 from headrace.schemas.define import AvailableAt, ImportOptions
 
 LINES_MAX = 10_000  # events of one append while producing: a second of work, a few megabytes
@@ -80,12 +82,35 @@ def import_events(
 @click.pass_obj
 def produce(folder: str, topic: str, file: TextIO, output: str) -> None:
     """Append events to TOPIC, one JSON object a line, from FILE or stdin; no batch with a bad line is taken."""
-    counts = dict.fromkeys(Verdict, 0)
     with open_project(folder) as project:
-        for events in _batches(file):
-            for appended in project.produce(topic, events):
-                for verdict in appended.verdicts.tolist():
-                    counts[Verdict(verdict)] += 1
+        said_of(produce_batches(project, topic, batches(file)), output)
+
+
+def produce_batches(
+    project: Project,
+    topic: str,
+    given: Iterable[Sequence[Mapping[str, object]]],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[Verdict, int]:
+    """Append them batch by batch, no faster than the topic's quota; how many came to each verdict. sleep: for so many
+    seconds."""
+    refuse_internal(topic)
+    counts = dict.fromkeys(Verdict, 0)
+    quota = topic_state(project.log, topic).topic.stewardship.quota
+    pace = None if quota is None else Pace(quota)
+    for events in given:
+        if pace is not None:
+            size = sum(len(json.dumps(event, ensure_ascii=False).encode()) for event in events)
+            sleep(pace.delay(size, now=project.now()).micros / 1e6)
+        for appended in project.produce(topic, events):
+            for verdict in appended.verdicts.tolist():
+                counts[Verdict(verdict)] += 1
+    return counts
+
+
+def said_of(counts: Mapping[Verdict, int], output: str) -> None:
+    """What became of the events that were appended."""
     said = {verdict.name.lower(): count for verdict, count in counts.items() if count}
     if output == "json":
         emit_json(said)
@@ -93,20 +118,13 @@ def produce(folder: str, topic: str, file: TextIO, output: str) -> None:
         click.echo(", ".join(f"{name} {count:,}" for name, count in said.items()) or "nothing to append")
 
 
-def _batches(file: TextIO) -> Iterator[list[dict[str, object]]]:
+def batches(file: TextIO) -> Iterator[list[dict[str, object]]]:
+    """One JSON object a line, up to LINES_MAX together. Raises: InputError HR-0902."""
     events: list[dict[str, object]] = []
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError("HR-0902", f"line {number} is not JSON", detail=str(error), line=number) from error
-        if not isinstance(event, dict):
-            raise InputError(
-                "HR-0902", f"line {number} is no JSON object", detail=f"seen {line.strip()[:80]}", line=number
-            )
-        events.append(event)
+        events.append(read_event(line, number))
         if len(events) == LINES_MAX:
             yield events
             events = []
@@ -114,38 +132,15 @@ def _batches(file: TextIO) -> Iterator[list[dict[str, object]]]:
         yield events
 
 
-@click.group()
-def topics() -> None:
-    """List topics, read what they hold."""
-
-
-@topics.command("list")
-@output_option
-@click.pass_obj
-def topics_list(folder: str, output: str) -> None:
-    """Every topic and its partitions."""
-    with open_project(folder) as project:
-        rows = [
-            (s.topic.name, p.partition.index, p.kind, p.start, p.end, iso(p.available_at) if p.end else None)
-            for s in project.log.topics()
-            for p in s.partitions
-        ]
-    names = ("topic", "partition", "kind", "start", "end", "available_at")
-    if output == "json":
-        emit_json([dict(zip(names, row, strict=True)) for row in rows])
-    else:
-        emit_table(names, rows)
-
-
-@topics.command("read")
-@click.argument("topic")
-@click.option("--limit", default=10, show_default=True, help="Rows, the newest of each partition.")
-@click.pass_obj
-def topics_read(folder: str, topic: str, limit: int) -> None:
-    """The newest rows of TOPIC, one JSON object a line."""
-    with open_project(folder) as project:
-        for row in _rows(project, topic, limit=limit):
-            emit_json(row)
+def read_event(line: str, number: int) -> dict[str, object]:
+    """Raises: InputError HR-0902 for what is no JSON object."""
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError("HR-0902", f"line {number} is not JSON", detail=str(error), line=number) from error
+    if not isinstance(event, dict):
+        raise InputError("HR-0902", f"line {number} is no JSON object", detail=f"seen {line.strip()[:80]}", line=number)
+    return event
 
 
 @click.group()
@@ -158,33 +153,8 @@ def quarantine() -> None:
 @click.pass_obj
 def quarantine_list(folder: str, topic: str) -> None:
     """Every row of TOPIC that was set aside, with its place and why, one JSON object a line."""
+    names = ", ".join(repr(verdict.name.lower()) for verdict in QUARANTINED)
     with open_project(folder) as project:
-        for row in _rows(project, topic, only=frozenset(int(v) for v in QUARANTINED)):
+        chosen = where(topic_state(project.log, topic).topic, f"{VERDICT} in [{names}]")
+        for row in rows_from(project.log, topic, begin_at(project.log, topic, "beginning"), chosen=chosen):
             emit_json(row)
-
-
-def _rows(
-    project: Project, topic: str, *, limit: int | None = None, only: frozenset[int] | None = None
-) -> Iterator[dict[str, object]]:
-    for held in _state(project, topic).partitions:
-        start = held.start if limit is None else max(held.start, held.end - limit)
-        for batch in project.log.read(held.partition, start):
-            for row in _chosen(batch, only).to_pylist():
-                place = {"partition": held.partition.index, "offset": row.pop(OFFSET)}
-                verdict = Verdict(row.pop(VERDICT)).name.lower()
-                times = {"event_time": row.pop(EVENT_TIME), "available_at": row.pop(AVAILABLE_AT)}
-                yield {**place, **times, "verdict": verdict, "event": row}
-
-
-def _chosen(batch: pa.RecordBatch, only: frozenset[int] | None) -> pa.RecordBatch:
-    if only is None:
-        return batch
-    verdicts = batch.column(VERDICT).to_pylist()
-    return batch.filter(pa.array([verdict in only for verdict in verdicts], pa.bool_()))
-
-
-def _state(project: Project, topic: str) -> TopicState:
-    states = {state.topic.name: state for state in project.log.topics()}
-    if topic not in states:
-        raise NotFoundError("HR-0302", f"no topic {topic!r} in the log", hint=did_you_mean(topic, states))
-    return states[topic]

@@ -22,7 +22,7 @@ _COMMANDS = {
     "apply": ("headrace.cli.project", "apply", "Make what is declared be in force."),
     "import": ("headrace.cli.events", "import_events", "Import a Parquet, CSV or NDJSON file into a topic."),
     "produce": ("headrace.cli.events", "produce", "Append events, one JSON object a line."),
-    "topics": ("headrace.cli.events", "topics", "List topics, read what they hold."),
+    "topics": ("headrace.cli.topics", "topics", "List topics, read and write them, see who lags, drop them."),
     "quarantine": ("headrace.cli.events", "quarantine", "Rows that were set aside."),
     "features": ("headrace.cli.features", "features", "Read features, replay them from files."),
     "training-set": ("headrace.cli.models", "training_set", "Build training sets, show what late data changed."),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from headrace.catalog.plan import Change, Step
+from headrace.catalog.plan import Change, Step, check_approved
 from headrace.cli.output import emit_json, output_option
-from headrace.core.errors import UsageError
+from headrace.core.errors import HeadraceError, UsageError
+from headrace.runtime.planned import Planned, apply_planned, planned
 from headrace.runtime.project import open_project
 
 PENDING = 3  # exit status of a plan that would change something
@@ -57,41 +58,69 @@ def init(folder: Path) -> None:
 @output_option
 @click.pass_obj
 def plan(folder: str, output: str) -> None:
-    """Show what apply would change."""
+    """Show what apply would change, in words, and what of it needs an approval."""
     with open_project(folder) as project:
-        steps = project.plan()
-    _show(steps, output)
-    if steps:
+        found = planned(project)
+    _show(found, output)
+    if found.steps:
         raise click.exceptions.Exit(PENDING)
 
 
 @click.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--approve", "approved", multiple=True, metavar="WHAT", help="Approve one change, by the text that plan shows."
+)
 @output_option
 @click.pass_obj
-def apply(folder: str, yes: bool, output: str) -> None:
-    """Make what is declared be in force, after showing the plan."""
+def apply(folder: str, yes: bool, approved: tuple[str, ...], output: str) -> None:
+    """Make what is declared be in force, after showing the plan. Exit 3 where an approval is missing: nothing was
+    done."""
     with open_project(folder) as project:
-        steps = project.plan()
-        _show(steps, output)
-        if not steps:
+        found = planned(project)
+        _show(found, output)
+        if not found.steps:
             return
+        try:
+            check_approved(found.steps, approved)
+        except HeadraceError as error:
+            if error.code != "HR-0811":
+                raise
+            # Its changes are pending, which is a status of its own.
+            click.echo(str(error), err=True)
+            raise click.exceptions.Exit(PENDING) from error
         if not yes and sys.stdin.isatty():
             click.confirm("apply?", abort=True, err=True)
-        project.apply(steps)
-    click.echo(f"applied {len(steps)} changes", err=True)
+        apply_planned(project, found, approved=approved)
+    click.echo(f"applied {len(found.steps)} changes", err=True)
 
 
 _SIGNS = {Change.ADD: "+", Change.CHANGE: "~", Change.RETIRE: "-"}
 
 
-def _show(steps: tuple[Step, ...], output: str) -> None:
+def _show(found: Planned, output: str) -> None:
     if output == "json":
-        emit_json([{"change": s.change, "kind": s.kind, "name": s.name, "version": s.version} for s in steps])
+        emit_json([_said(step, found) for step in found.steps])
         return
-    if not steps:
+    if not found.steps:
         click.echo("nothing would change", err=True)
-    for step in steps:
+    for step in found.steps:
         click.echo(f"{_SIGNS[step.change]} {step.kind} {step.name} (version {step.version})")
         for line in step.because:
             click.echo(f"    {line}")
+        for line in found.remarks.get(step.key, ()):
+            click.echo(f"    Kafka: {line}")
+        for text in step.approvals:
+            click.echo(f"    needs --approve {text}")
+
+
+def _said(step: Step, found: Planned) -> dict[str, object]:
+    return {
+        "change": step.change,
+        "kind": step.kind,
+        "name": step.name,
+        "version": step.version,
+        "because": step.because,
+        "approvals": step.approvals,
+        "kafka": found.remarks.get(step.key, ()),
+    }

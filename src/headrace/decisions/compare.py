@@ -13,9 +13,9 @@ from headrace.core.points import Partition
 from headrace.decisions.define import Decision, Outcome
 from headrace.decisions.differing import Differences, Tally
 from headrace.decisions.plan import Decided, Scored
+from headrace.decisions.port import Row
 from headrace.decisions.record import DecisionRecord
 from headrace.decisions.replay import Requests, batches, requests_of
-from headrace.decisions.run import Row
 
 Place = tuple[Partition, int]
 Truths = Mapping[Place, bool]  # where a request lies -> its label, of those that have matured

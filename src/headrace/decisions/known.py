@@ -6,16 +6,29 @@ twice, which is rare. Only ids within `dedup` are kept, and only live partitions
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from headrace.core.codec import batch_to_rows, physical_list, units
+from headrace.core.codec import batch_to_rows, json_value, physical_list, units
+from headrace.core.errors import ConflictError, NotFoundError
 from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.times import Instant
+from headrace.decisions.claims import ClaimFold, Standing
 from headrace.log.define import Topic
-from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, QUARANTINED, VERDICT, Log, Physical, TopicState, Verdict
+from headrace.log.port import (
+    AVAILABLE_AT,
+    EVENT_TIME,
+    OFFSET,
+    QUARANTINED,
+    VERDICT,
+    Log,
+    PartitionState,
+    Physical,
+    TopicState,
+    Verdict,
+)
 
 Id = int | str
 Place = tuple[int, int]  # offset, available_at
@@ -37,8 +50,10 @@ class Logged:
 
 
 def row_at(log: Log, topic: Topic, partition: Partition, offset: int) -> Logged:
-    """One row. Raises: as `Log.read`."""
-    batch = next(iter(log.read(partition, offset, rows_max=1)))
+    """One row. Raises: NotFoundError HR-0725 where none lies at the offset; as `Log.read`."""
+    batch = next(iter(log.read(partition, offset, end=offset + 1, rows_max=1)), None)
+    if batch is None:
+        raise NotFoundError("HR-0725", f"{partition} holds no row at offset {offset}", partition=str(partition))
     return Logged(
         offset=offset,
         available_at=Instant(int(units(batch.column(AVAILABLE_AT))[0])),
@@ -47,11 +62,29 @@ def row_at(log: Log, topic: Topic, partition: Partition, offset: int) -> Logged:
     )
 
 
+def conflict(topic: Topic, partition: Partition, before: Logged, now: Sequence[Physical]) -> ConflictError:
+    """Of a request whose id is known with another payload. before: as the log holds it."""
+    fields = topic.schema.fields
+    name, type, was, is_now = next(
+        (f.name, f.type, a, b) for f, a, b in zip(fields, before.row, now, strict=True) if a != b
+    )
+    assert topic.id is not None, "a request topic has an id: decisions/define.py sees to it"
+    return ConflictError(
+        "HR-0710",
+        f"request {now[topic.schema.names.index(topic.id)]!r} is known with another payload",
+        detail=f"field {name!r}: it was {json_value(was, type)!r}, now {json_value(is_now, type)!r}",
+        hint="a new request needs a new id; a second try sends what the first one sent",
+        field=name,
+        partition=str(partition),
+        offset=before.offset,
+    )
+
+
 class KnownRequests:
     """Ids of one request topic's live partitions, and where their records lie. Not shared between threads."""
 
-    def __init__(self, log: Log, topic: Topic, records: str) -> None:
-        """records: the name of the record topic. Reads nothing yet."""
+    def __init__(self, log: Log, topic: Topic, records: str | None) -> None:
+        """records: the name of the record topic; None where another knows them. Reads nothing yet."""
         assert topic.id is not None, "a request topic has an id: decisions/define.py sees to it"
         self._log = log
         self._topic = topic
@@ -60,6 +93,7 @@ class KnownRequests:
         self._places: dict[tuple[int, Id], Place] = {}
         self._decided: dict[tuple[int, int], int] = {}  # partition index, request offset -> record's offset
         self._next: dict[Partition, int] = {}
+        self._folds: dict[Partition, ClaimFold] = {}
         self._learned = 0
 
     def follow(self, states: tuple[TopicState, ...]) -> None:
@@ -70,15 +104,35 @@ class KnownRequests:
             if not requests and state.topic.name != self._records:
                 continue
             for held in state.partitions:
-                at = self._next.get(held.partition)
-                if held.partition.index >= IMPORTS_FROM or at == held.end:
+                if held.partition.index >= IMPORTS_FROM or self._next.get(held.partition) == held.end:
                     continue
-                if at is None:
-                    at = self._first(held.partition, held.start, held.end, held.available_at)
-                for batch in self._log.read(held.partition, at):
-                    (self._learn_requests if requests else self._learn_records)(held.partition, batch)
-                    at = int(batch.column(OFFSET)[-1].as_py()) + 1
-                self._next[held.partition] = at
+                self.begin(held)
+                self._read(held.partition, requests=requests)
+
+    def begin(self, held: PartitionState) -> None:
+        """Follow a partition from `dedup` before its end on, if it is not followed yet; `read_to` reads it."""
+        if held.partition not in self._next:
+            self._next[held.partition] = self._first(held.partition, held.start, held.end, held.available_at)
+
+    def read_to(self, partition: Partition, end: int) -> None:
+        """Read the requests of a partition that is followed, below an offset that is there."""
+        if self._next[partition] < end:
+            self._read(partition, requests=True, end=end)
+            self._next[partition] = end
+
+    def next(self, partition: Partition) -> int:
+        """Behind the last row that was read."""
+        return self._next[partition]
+
+    def _read(self, partition: Partition, *, requests: bool, end: int | None = None) -> None:
+        for batch in self._log.read(partition, self._next[partition], end=end):
+            (self._learn_requests if requests else self._learn_records)(partition, batch)
+            self._next[partition] = int(batch.column(OFFSET)[-1].as_py()) + 1
+
+    def place(self, partition: int, id: Id) -> int | None:
+        """The offset of the newest event with this id, however old."""
+        place = self._places.get((partition, id))
+        return None if place is None else place[0]
 
     def request(self, partition: int, id: Id, at: int) -> int | None:
         """The offset of the event with this id, None where there is none within `dedup` before `at`."""
@@ -118,18 +172,26 @@ class KnownRequests:
         self._learned += len(ids)
 
     def _learn_records(self, partition: Partition, batch: pa.RecordBatch) -> None:
+        fold = self._folds.get(partition)
+        if fold is None:
+            fold = self._folds[partition] = ClaimFold(partition)
+        standings = fold.take_batch(batch).tolist()
         requests, offsets = physical_list(batch.column("request_offset")), units(batch.column(OFFSET)).tolist()
-        for request, offset in zip(requests, offsets, strict=True):
-            self._decided[partition.index, request] = offset  # type: ignore[index]  # never null
+        for request, offset, standing in zip(requests, offsets, standings, strict=True):
+            if standing == Standing.VALID:
+                self._decided[partition.index, request] = offset  # type: ignore[index]  # never null
 
     def _first(self, partition: Partition, start: int, end: int, available_at: int) -> int:
         """The first offset within `dedup` of the partition's newest row: available_at never falls, so by bisection."""
         since = available_at - self._topic.dedup.micros
         low, high = start, end
+        oldest = next(iter(self._log.read(partition, start, rows_max=1)), None)
+        if oldest is None or int(units(oldest.column(AVAILABLE_AT))[0]) >= since:
+            return start  # of a log that is younger, and one read instead of twenty
         while low < high:
             middle = (low + high) // 2
-            batch = next(iter(self._log.read(partition, middle, rows_max=1)))
-            if int(units(batch.column(AVAILABLE_AT))[0]) < since:
+            batch = next(iter(self._log.read(partition, middle, rows_max=1)), None)  # none where a gap ends the log
+            if batch is not None and int(units(batch.column(AVAILABLE_AT))[0]) < since:
                 low = middle + 1
             else:
                 high = middle
@@ -146,12 +208,11 @@ class KnownRequests:
 
 
 def rows_of(log: Log, topic: Topic, partition: Partition, offsets: list[int]) -> Iterator[tuple[Physical, ...]]:
-    """The rows at rising offsets, read in runs: many rows of one partition, in order."""
+    """The rows at rising offsets, all of them there, read in runs: many rows of one partition, in order."""
+    held: dict[int, int] = {}  # offset -> place in the batch
     batch: pa.RecordBatch | None = None
-    first = last = -1
     for offset in offsets:
-        if batch is None or not first <= offset <= last:
+        if batch is None or offset not in held:
             batch = next(iter(log.read(partition, offset, rows_max=4_096)))
-            first = int(batch.column(OFFSET)[0].as_py())
-            last = first + batch.num_rows - 1
-        yield batch_to_rows(topic.schema, batch.slice(offset - first, 1))[0]
+            held = {at: place for place, at in enumerate(units(batch.column(OFFSET)).tolist())}
+        yield batch_to_rows(topic.schema, batch.slice(held[offset], 1))[0]

@@ -11,7 +11,8 @@ partition of its request. Texts are JSON: `versions` {"semantics", "policy", "mo
 [[topic, incarnation, partition, next offset]]; `features` one entry a view, [values, reason numbers]. `score` is the
 first model's; `scores` all of several, [[model, score]]. Where there are challengers, `arm` is the one that gave the
 answer, null for the decision itself, and `beside` what the others would have answered, [[name, outcome, rule, reasons,
-[[model, score]]]]. Of `request_hash` and `chain` speaks chain.py.
+[[model, score]]]]. Of `request_hash` and `chain` speaks chain.py, of `epoch` and `claim` claims.py: a row with a
+`claim` is no record, and both are null in a log that one process owns.
 """
 
 from __future__ import annotations
@@ -61,8 +62,15 @@ _FIELDS = {
     "scores": field(schema.string),
     "arm": field(schema.string),
     "beside": field(schema.string),
+    "epoch": field(schema.int64),
+    "claim": field(schema.string),
     "chain": field(schema.string),
 }
+# Places in a row. REQUEST: of the first of three: incarnation, partition, offset.
+REQUEST, DECIDED_AT, POINTS, REQUEST_HASH, EPOCH, CLAIM, CHAIN = (
+    list(_FIELDS).index(name)
+    for name in ("request_incarnation", "decided_at", "points", "request_hash", "epoch", "claim", "chain")
+)
 # Records are never refused for their time: t is their request's, and was judged with it.
 _ANY_TIME = Duration.parse("36500d")
 
@@ -90,7 +98,8 @@ class ViewPoint:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
     """points, answers: one a view, in the order of `versions`. ruling: what was answered, and beside it. request_hash,
-    chain: empty in records of before there was a chain, and in one that is not written yet."""
+    chain: empty in records of before there was a chain, and in one that is not written yet. epoch: the offset of the
+    claim under which it was made; None in a log that one process owns."""
 
     decision: str
     request_id: str
@@ -105,6 +114,7 @@ class DecisionRecord:
     flags: tuple[Flag, ...]
     request_hash: str = ""
     chain: str = ""
+    epoch: int | None = None
 
     @property
     def decision_id(self) -> str:
@@ -166,6 +176,7 @@ def to_row(record: DecisionRecord) -> Row:
         flags=record.flags,
         request_hash=record.request_hash,
         chain=record.chain,
+        epoch=record.epoch,
     )
 
 
@@ -184,6 +195,7 @@ def make_row(
     flags: Sequence[Flag],
     request_hash: str = "",
     chain: str = "",
+    epoch: int | None = None,
 ) -> Row:
     """An event of a record's topic from its parts: the path of live decisions, which keeps some texts from call to
     call."""
@@ -209,8 +221,20 @@ def make_row(
         scores_text(answer.scores) if len(answer.scores) > 1 else None,
         ruling.arm,
         beside_text(ruling) if ruling.beside else None,
+        epoch,
+        None,
         chain or None,
     )
+
+
+def claim_row(decision: str, request: Partition, *, owner: str, at: Instant) -> Row:
+    """An event by which `owner` takes over the records of a partition of requests; `at` by its own clock.
+
+    No field names a request that there is. Its t is 1970: a simulated clock follows t, and a claim moves none.
+    """
+    place = ("", request.incarnation, request.index, -1)
+    neutral = (0, at, "", "", "", None, "", -1, "", "", None, None, None, None)
+    return (f"{decision}/claim", decision, *place, *neutral, None, owner, None)
 
 
 def linked(row: Row, previous: str) -> Row:
@@ -223,6 +247,8 @@ def from_row(row: Sequence[Physical], topic: str) -> DecisionRecord:
     """The record of an event. topic: the name of the request's topic. Raises: SchemaError HR-0713 for another event."""
     try:
         said = dict(zip(_FIELDS, row, strict=True))
+        if said["claim"] is not None:
+            raise ValueError("it is a claim")
         return DecisionRecord(
             decision=str(said["decision"]),
             request_id=str(said["request_id"]),
@@ -237,6 +263,7 @@ def from_row(row: Sequence[Physical], topic: str) -> DecisionRecord:
             flags=tuple(Flag(flag) for flag in str(said["flags"]).split(",") if flag),
             request_hash=str(said["request_hash"] or ""),
             chain=str(said["chain"] or ""),
+            epoch=None if said["epoch"] is None else _int(said["epoch"]),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SchemaError("HR-0713", "not a decision record", detail=f"{type(error).__name__}: {error}") from error

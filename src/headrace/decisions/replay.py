@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from headrace.core.points import Partition
 from headrace.decisions.plan import Answer, Decided, Ruling, Version
+from headrace.decisions.port import Question, Recompute, Row
 from headrace.decisions.record import DecisionRecord, features_text, same_bits, scores_text
-from headrace.decisions.run import Question, Recompute, Row
 
 BATCH = 4_096  # records computed at a time: enough that one replay of the log serves many, few enough to lie in memory
 DIFFERENCES_MAX = 20

@@ -12,78 +12,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from headrace.core.codec import json_value, partition_of
-from headrace.core.errors import ConflictError, HeadraceError, LogError, NotFoundError, StateError
+from headrace.core.codec import partition_of
+from headrace.core.errors import HeadraceError, LogError, NotFoundError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import ZERO, Clock, Duration, Instant
 from headrace.decisions import record as records
+from headrace.decisions.asking import Asking, ask_again, retried_record
 from headrace.decisions.chain import RequestHash, genesis
 from headrace.decisions.define import Outcome
-from headrace.decisions.known import NOT_THE_EVENT, Id, KnownRequests, row_at
+from headrace.decisions.known import NOT_THE_EVENT, Id, KnownRequests, conflict, row_at
 from headrace.decisions.plan import Answer, Ruling, Scored, Version
+from headrace.decisions.port import Features, Recompute, Row, Validate
 from headrace.decisions.present import PresentCuts
-from headrace.decisions.record import DecisionRecord, Flag, ViewPoint
+from headrace.decisions.record import Flag
 from headrace.log.define import Clock as TopicClock
-from headrace.log.define import Topic
-from headrace.log.port import Append, Appended, Log, PartitionState, Physical
-
-Row = tuple[Physical, ...]
-Validate = Callable[[Mapping[str, object]], Row]
-Touched = Callable[[Row], tuple[Hashable, ...]]
+from headrace.log.port import Append, Appended, Log, PartitionState
 
 GROUP_MAX = 64  # requests in one commit: bounds how long the first waits for the last to be computed
 OVERTAKEN_MAX = 64  # times that other producers may come first before the caller is told
 LOOK_EVERY = Duration.parse("50ms")  # between two looks for new partitions, which cost more than one for new rows
-_TOO_OLD = "HR-0541"
 _OVERTAKEN = "HR-0330"
 _NEVER = Instant(-(2**63))
-
-
-class AskAt(Protocol):
-    """Answers a request at an offset and t; ahead: rows just before it that share its commit."""
-
-    def __call__(self, offset: int, row: Row, t: int, ahead: int = 0, /) -> tuple[Answer, ...]: ...
-
-
-class Features(Protocol):
-    """The online state of the views that a decision reads, as far as the log was read; one thread at a time."""
-
-    @property
-    def topics(self) -> tuple[str, ...]: ...
-
-    @property
-    def frontier(self) -> Cut: ...
-
-    def catch_up(self, log: Log) -> int: ...
-
-    def ingest_row(
-        self, partition: Partition, offset: int, available_at: int, event_time: int, verdict: int, row: Row
-    ) -> None: ...
-
-    def asker(self, views: Sequence[str], request: Topic, partition: Partition) -> AskAt: ...
-
-    def touches(self, request: Topic) -> Touched | None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A request whose features are asked again, at a cut a view; None: the view is not asked."""
-
-    request: Partition
-    offset: int
-    row: Row
-    t: Instant
-    cuts: tuple[Cut | None, ...]
-
-
-class Recompute(Protocol):
-    """Features from the log alone: for each question the views' answers in order, None where a cut is None."""
-
-    def __call__(self, views: Sequence[str], questions: Sequence[Question]) -> Sequence[tuple[Answer | None, ...]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,13 +117,12 @@ class Decider:
         self._record_topic = log.declare(records.record_topic(version.decision))
         self._known = KnownRequests(log, self._topic, self._record_topic.topic.name)
         self._simulated = self._topic.clock is TopicClock.SIMULATED
-        self._views = tuple(view.name for view in version.views)
         self._watched = frozenset((*features.topics, self._topic.name, self._record_topic.topic.name))
         self._hash = RequestHash(names)
         self._heads: dict[Partition, tuple[int, str]] = {}  # of the records: next offset, the link before it
         self._ends: dict[Partition, int] = {}
         self._maxima: dict[Partition, int] = {}
-        self._askers: dict[Partition, AskAt] = {}
+        self._asking = Asking(version, features, self._topic)
         self._read_too = self._topic.name in features.topics  # the requests are events that views read
         self._places: dict[int, Partition] = {}  # of the records, by index
         self._touches = features.touches(self._topic)
@@ -260,15 +211,15 @@ class Decider:
         t, flags = self._when(maximum, row, at)
         staleness = max(maximum, at) - proven
         offset = self._ends[partition] + len(before)
-        answers, points = self._ask(partition, offset, row, t, staleness, len(before))
+        answers, points = self._asking.ask(partition, offset, row, t, staleness, self._present, len(before))
         ruling = self.version.decide(row, answers)
         if self._clock.now() - at > self.version.decision.budget.micros:
             flags = (*flags, Flag.OVER_BUDGET)
         record = self._record(partition, offset, id, t, at, answers, points, ruling, flags, self._hash(row))
         record = records.linked(record, str(before[-1].record[-1]) if before else self._head(partition)[1])
-        made = _made(str(record[0]), id, t, ruling, flags)
+        said = made(str(record[0]), id, t, ruling, flags)
         running = max(maximum, t if self._simulated else at)
-        group.add(_Computed(partition=partition, id=id, row=row, record=record, made=made, maximum=running))
+        group.add(_Computed(partition=partition, id=id, row=row, record=record, made=said, maximum=running))
         group.touched.update(touched)
         return True
 
@@ -356,43 +307,6 @@ class Decider:
         """Where the log has the request, as it will judge it (SEMANTICS 1.3): within `dedup` of when it would come."""
         return self._known.request(partition.index, self._id_of(row), max(maximum, self._appended(maximum, row, at)))
 
-    def _ask(
-        self, partition: Partition, offset: int, row: Row, t: Instant, staleness: int, ahead: int
-    ) -> tuple[tuple[Answer, ...], str]:
-        """The views' answers, and their points as a record keeps them. ahead: rows before it that share its commit."""
-        asker = self._askers.get(partition)
-        if asker is None:
-            asker = self._askers[partition] = self._features.asker(self._views, self._topic, partition)
-        absent: dict[int, str] = {}
-        try:
-            answers = asker(offset, row, t, ahead)
-        except StateError as error:
-            if error.code != _TOO_OLD:
-                raise
-            answers, absent = self._ask_each(partition, offset, row, t, ahead)
-        for place, view in enumerate(self.version.views):
-            if view.max_staleness is not None and staleness > view.max_staleness.micros:
-                absent[place] = "stale"
-        if absent:
-            answers = tuple(self.version.absent(i) if i in absent else one for i, one in enumerate(answers))
-        return answers, self._present.text(partition, offset, staleness, absent)
-
-    def _ask_each(
-        self, partition: Partition, offset: int, row: Row, t: Instant, ahead: int
-    ) -> tuple[tuple[Answer, ...], dict[int, str]]:
-        """View by view, where one of them no longer holds what a read at t would see."""
-        answers: list[Answer] = []
-        absent: dict[int, str] = {}
-        for place, view in enumerate(self._views):
-            try:
-                answers += self._features.asker((view,), self._topic, partition)(offset, row, t, ahead)
-            except StateError as error:
-                if error.code != _TOO_OLD:
-                    raise
-                answers.append(self.version.absent(place))
-                absent[place] = "too_old"
-        return tuple(answers), absent
-
     def _record(
         self,
         partition: Partition,
@@ -427,53 +341,32 @@ class Decider:
         """The recorded answer; of a request that is in the log undecided, its decision at a fresh cut."""
         logged = row_at(self._log, self._topic, partition, offset)
         if logged.row != row:
-            raise self._conflict(partition, offset, logged.row, row)
+            raise conflict(self._topic, partition, logged, row)
         found = self._known.record(partition.index, offset)
         if found is not None:
             place = self._records(partition)
             said = records.from_row(row_at(self._log, self._record_topic.topic, place, found).row, self._topic.name)
-            return _made(said.decision_id, self._id_of(row), said.t, said.ruling, said.flags, repeated=True)
-        staleness = max(0, logged.available_at - proven)
+            return made(said.decision_id, self._id_of(row), said.t, said.ruling, said.flags, repeated=True)
         cuts = self._present.cuts()
-        question = Question(request=partition, offset=offset, row=row, t=logged.event_time, cuts=tuple(cuts))
-        answers: list[Answer] = []
-        for place_of_view, answer in enumerate(self._recompute(self._views, [question])[0]):
-            answers.append(self.version.absent(place_of_view) if answer is None else answer)
-        record = DecisionRecord(
-            decision=self.version.decision.name,
-            request_id=str(row[self._id_place]),
-            request=partition,
-            offset=offset,
-            t=logged.event_time,
-            decided_at=at,
-            versions=self.version.text,
-            points=tuple(ViewPoint(cut=cut, staleness=Duration(staleness)) for cut in cuts),
-            answers=tuple(answers),
-            ruling=self.version.decide(row, answers),
-            flags=(Flag.RETRIED,),
+        (answers,) = ask_again(self.version, self._recompute, [(partition, logged)], cuts, [{}])
+        record = retried_record(
+            self.version,
+            partition,
+            logged,
+            answers,
+            cuts,
+            id=self._id_of(row),
+            staleness=max(0, logged.available_at - proven),
+            at=at,
             request_hash=self._hash(logged.row),
+            absent={},
         )
         place, (begins, previous) = self._records(partition), self._head(partition)
         row_made = records.linked(records.to_row(record), previous)
         (appended,) = self._log.append([Append(partition=place, rows=(row_made,), at=at, begins=begins)])
         self._known.learn_record(place, offset, appended.offset)
         self._heads[place] = appended.offset + 1, str(row_made[-1])
-        return _made(record.decision_id, self._id_of(row), record.t, record.ruling, record.flags)
-
-    def _conflict(self, partition: Partition, offset: int, before: Row, now: Row) -> ConflictError:
-        fields = self._topic.schema.fields
-        name, type, was, is_now = next(
-            (f.name, f.type, a, b) for f, a, b in zip(fields, before, now, strict=True) if a != b
-        )
-        return ConflictError(
-            "HR-0710",
-            f"request {now[self._id_place]!r} is known with another payload",
-            detail=f"field {name!r}: it was {json_value(was, type)!r}, now {json_value(is_now, type)!r}",
-            hint="a new request needs a new id; a second try sends what the first one sent",
-            field=name,
-            partition=str(partition),
-            offset=offset,
-        )
+        return made(record.decision_id, self._id_of(row), record.t, record.ruling, record.flags)
 
     # --- following the log ---
 
@@ -561,9 +454,10 @@ class Decider:
         return found
 
 
-def _made(
+def made(
     decision_id: str, id: Id, t: Instant, ruling: Ruling, flags: tuple[Flag, ...], *, repeated: bool = False
 ) -> DecisionMade:
+    """What the caller is told of a ruling."""
     answer = ruling.answer
     return DecisionMade(
         decision_id=decision_id,

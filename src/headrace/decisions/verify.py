@@ -2,7 +2,8 @@
 
 The one idea: nothing is taken from a record that its own chain has not vouched for, and one pass in order finds the
 first place where the chain and the log part. Heads that were kept elsewhere say what no chain can say of itself: that
-it was not made anew, or cut off at its end.
+it was not made anew, or cut off at its end. In a log that several processes share the chain runs through the records
+that count (claims.py); what is void, and the claims that say so, are counted.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 
 from headrace.core.codec import batch_to_rows, physical_list, units
 from headrace.core.errors import LogError, SchemaError
-from headrace.core.points import IMPORTS_FROM
+from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.decisions import record as records
 from headrace.decisions.chain import RequestHash, genesis, link, link_before, own_link
+from headrace.decisions.claims import ClaimFold, Places, Standing
 from headrace.decisions.known import NOT_THE_EVENT
-from headrace.decisions.record import DecisionRecord, Flag, Row
+from headrace.decisions.record import CLAIM, DECIDED_AT, EPOCH, REQUEST, REQUEST_HASH, DecisionRecord, Flag, Row
 from headrace.log.define import Clock
 from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, VERDICT, Log, PartitionState, TopicState, Verdict
 
@@ -57,7 +60,10 @@ class ChainReport:
     places do not hold; places: the first of them. gone: requests and known heads that retention took, of which only the
     record or nothing is left. repeats: records of requests that the log took for a repetition of an earlier one, which
     count for nothing. undecided: requests without a record behind the first that has one; where they stand
-    behind the last one, their records may have been cut off, so that is a broken place too. heads: one a partition."""
+    behind the last one, their records may have been cut off, so that is a broken place too, save in a log that several
+    processes share, where an owner may have crashed in between. heads: one a partition. claims: of who decides; void:
+    records that count for nothing, as they were not made under the claim in force, or of a request that had one. Of
+    what was made void by a claim that was added later only a known head tells."""
 
     checked: int = 0
     unchained: int = 0
@@ -67,6 +73,8 @@ class ChainReport:
     repeats: int = 0
     places: list[Broken] = field(default_factory=list)
     heads: list[Head] = field(default_factory=list)
+    claims: int = 0
+    void: int = 0
 
     @property
     def whole(self) -> bool:
@@ -121,29 +129,34 @@ class _Requests:
         self.held: PartitionState | None = found
         self.start, self.end = (0, 0) if found is None else (found.start, found.end)
         self._log = log
-        self._decided = bytearray(self.end - self.start)  # 1 where an offset, from `start` on, has a record
+        self._decided = Places()
+        self._last = -1
         self.hash = RequestHash(self.topic.schema.names)
 
     def decide(self, offset: int) -> bool:
         """Whether it is the first record of this request."""
-        place = offset - self.start
-        first = not self._decided[place]
-        self._decided[place] = 1
-        return first
+        self._last = max(self._last, offset)
+        return self._decided.put(offset, offset)
 
-    def rows(self, offsets: Sequence[int]) -> Iterator[tuple[int, _Asked]]:
-        """The requests at rising offsets, all of them held. Raises: as `Log.read`."""
+    def rows(self, offsets: Sequence[int]) -> Iterator[tuple[int, _Asked | None]]:
+        """The requests at rising offsets; None where the log left the offset out. Raises: as `Log.read`."""
         assert self.held is not None, "no offset lies in a partition that is not there"
         left = list(offsets)
         while left:
-            batch = next(iter(self._log.read(self.held.partition, left[0], rows_max=_BATCH)))
-            first = int(units(batch.column(OFFSET))[0])
-            here = left[: bisect.bisect_left(left, first + batch.num_rows)]
+            batch = next(iter(self._log.read(self.held.partition, left[0], rows_max=_BATCH)), None)
+            if batch is None:
+                yield from ((offset, None) for offset in left)
+                return
+            held = units(batch.column(OFFSET))
+            here = left[: bisect.bisect_right(left, int(held[-1]))]
             left = left[len(here) :]
-            part = batch.take(pa.array([offset - first for offset in here]))
+            found = np.isin(here, held)
+            yield from ((offset, None) for offset in np.array(here)[~found].tolist())
+            there = np.array(here)[found].tolist()
+            part = batch.take(pa.array(np.searchsorted(held, there)))
             times, verdicts = units(part.column(EVENT_TIME)).tolist(), part.column(VERDICT).to_pylist()
             rows = batch_to_rows(self.topic.schema, part)
-            yield from zip(here, map(_Asked, times, verdicts, rows), strict=True)
+            yield from zip(there, map(_Asked, times, verdicts, rows), strict=True)
 
     def repeats(self, row: Row, offset: int) -> bool:
         """Whether an earlier event has the id of this row. Cost: reading what is before it. Raises: as `Log.read`."""
@@ -151,9 +164,8 @@ class _Requests:
         assert self.topic.id is not None, "a request topic has an id: decisions/define.py sees to it"
         own = row[self.topic.schema.names.index(self.topic.id)]
         for batch in self._log.read(self.held.partition, self.start):
-            first = int(units(batch.column(OFFSET))[0])
-            ids, verdicts = physical_list(batch.column(self.topic.id)), batch.column(VERDICT).to_pylist()
-            for place, (id, verdict) in enumerate(zip(ids, verdicts, strict=True), first):
+            offsets, ids = units(batch.column(OFFSET)).tolist(), physical_list(batch.column(self.topic.id))
+            for place, id, verdict in zip(offsets, ids, batch.column(VERDICT).to_pylist(), strict=True):
                 if place >= offset:
                     return False
                 if id == own and verdict not in NOT_THE_EVENT:
@@ -163,16 +175,15 @@ class _Requests:
     def undecided(self) -> tuple[int, int, int]:
         """How many events have no record from the first decided one on; how many of them behind the last; where these
         begin. Raises: as `Log.read`."""
-        first = self._decided.find(1)
-        if self.held is None or first < 0 or self.held.partition.index >= IMPORTS_FROM:
+        first = self._decided.first
+        if self.held is None or first is None or self.held.partition.index >= IMPORTS_FROM:
             return 0, 0, 0
-        last = self._decided.rfind(1) + self.start
         without = [
             offset
-            for offset, verdict in self._verdicts(first + self.start)
-            if verdict not in NOT_THE_EVENT and not self._decided[offset - self.start]
+            for offset, verdict in self._verdicts(first)
+            if verdict not in NOT_THE_EVENT and self._decided.find(offset) is None
         ]
-        behind = [offset for offset in without if offset > last]
+        behind = [offset for offset in without if offset > self._last]
         return len(without), len(behind), behind[0] if behind else 0
 
     def _verdicts(self, first: int) -> Iterator[tuple[int, int]]:
@@ -211,17 +222,17 @@ class _Check:
         self._previous: str | None = None  # of the record before; None where there is none to be seen
         self._chained = False
         self._available_at = NEVER
+        self._shared = log.capabilities.shared
 
     def partition(self, held: PartitionState) -> None:
         """held: as it was when the check began; what came since is left for the next one."""
         self._held = held
+        self._fold = ClaimFold(held.partition)
         self._previous = genesis(held.partition) if held.start == 0 else None
         next_offset, last = held.start, None
         try:
-            for batch in self._log.read(held.partition, held.start, rows_max=_BATCH):
-                batch = batch.slice(0, max(0, held.end - next_offset))
-                if batch.num_rows:
-                    last = self._batch(batch, next_offset) or last
+            for batch in self._log.read(held.partition, held.start, end=held.end, rows_max=_BATCH):
+                last = self._batch(batch, next_offset) or last
                 next_offset += batch.num_rows
         except _UNREADABLE as error:
             self._report.tell(held.partition, next_offset, f"it cannot be read: {_said(error)}")
@@ -238,16 +249,26 @@ class _Check:
         said: dict[int, DecisionRecord] = {}
         head: Head | None = None
         unchained: set[int] = set()
+        void: set[int] = set()
         for index, (offset, row) in enumerate(zip(offsets, rows, strict=True)):
             if row is None:
                 wrong[offset] = "its bytes are no texts and numbers"
                 self._chained, self._previous = True, ""
                 continue
-            why = self._link(row, unchained, offset)
+            standing, why = self._standing(offset, row)
+            if standing is not Standing.VALID:
+                self._report.claims += standing is Standing.CLAIM
+                self._report.void += standing is Standing.VOID
+                if why:
+                    wrong[offset] = why
+                self._available_at = stamps[index]
+                void.add(offset)
+                continue
+            why = self._link(row, unchained, offset) or why
             if self._chained and row[-1] is not None:
                 head = Head(partition=str(self._held.partition), offset=offset, link=own_link(str(row[-1])))
                 why = self._known_head(head) or why
-            if offset != first + index:
+            if offset != first + index and not self._log.capabilities.gaps:
                 why = why or f"the log says offset {offset} where {first + index} is next"
             if verdicts[index] != Verdict.ACCEPTED:
                 why = why or "the log's own stamp of it is not one that a record gets"
@@ -264,13 +285,28 @@ class _Check:
         for offset, why in sorted(wrong.items()):
             self._report.tell(self._held.partition, offset, why)
         self._report.unchained += len(unchained)
-        self._report.checked += len(set(offsets) - set(wrong) - unchained)
+        self._report.checked += len(set(offsets) - set(wrong) - unchained - void)
         return head
+
+    def _standing(self, offset: int, row: Row) -> tuple[Standing, str]:
+        """What a row is, and what is wrong with that. Where one process owns the log nobody claims."""
+        if not self._shared:
+            named = row[EPOCH] is not None or row[CLAIM] is not None
+            return Standing.VALID, "it names a claim, in a log that one process owns" if named else ""
+        try:
+            standing = self._fold.take(offset, row)
+        except (TypeError, OverflowError):
+            return Standing.VALID, ""  # no record of ours: what is wrong with it is found when it is read
+        if standing is not Standing.CLAIM:
+            return standing, ""
+        place = Partition(self._topic, row[REQUEST], self._held.partition.index)  # type: ignore[arg-type]  # a required integer
+        same = row == records.claim_row(self._decision, place, owner=str(row[CLAIM]), at=row[DECIDED_AT])  # type: ignore[arg-type]  # as above
+        return standing, "" if same else "it is a claim, and holds what no claim holds"
 
     def _link(self, row: Row, unchained: set[int], offset: int) -> str:
         """What is wrong with a record's link, if anything."""
         chain = row[-1]
-        if chain is None and not self._chained and row[-2] is None:
+        if chain is None and not self._chained and row[REQUEST_HASH] is None:
             unchained.add(offset)
             self._previous = genesis(self._held.partition)  # the first link of a chain stands on nothing
             return ""
@@ -288,6 +324,7 @@ class _Check:
         """A record comes when it is decided, by its topic's clock, and never before the one ahead of it."""
         own = record.t if self._simulated else record.decided_at
         exact = bool(record.chain) and (self._available_at != NEVER or self._held.start == 0)
+        exact = exact and record.epoch is None  # of a shared log the instants are not the owner's
         expected = max(own, self._available_at) if exact else self._available_at
         if available_at == expected or (not exact and available_at > expected):
             return ""
@@ -328,6 +365,9 @@ class _Check:
         try:
             for at, found in held.rows(places):
                 checked += 1
+                if found is None:
+                    tell(asked[at], f"its request {said[asked[at]].request} offset {at} is not in the log")
+                    continue
                 why = _unlike(found, said[asked[at]], held)
                 if not why and found.verdict in _REPEATED:
                     self._report.repeats += 1
@@ -350,7 +390,7 @@ class _Check:
             self._report.tell(self._held.partition, self._held.end, f"the requests cannot be read: {_said(error)}")
             return
         self._report.undecided += count
-        if behind:
+        if behind and not self._shared:
             self._report.tell(
                 self._held.partition,
                 self._held.end,

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, fields
 from headrace.core.points import Cut, Partition
 from headrace.decisions.differing import Differences, Tally
 from headrace.decisions.plan import Version
+from headrace.decisions.port import Question, Recompute, Row
 from headrace.decisions.record import DecisionRecord
 from headrace.decisions.replay import Requests, batches, requests_of
-from headrace.decisions.run import Question, Recompute, Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ def time_meaning(topic: Topic) -> dict[str, Json]:
         "dedup": topic.dedup.micros,
         "skew": topic.skew.micros,
         "clock": topic.clock.value,
+        **({} if topic.partitioning is Partitioning.OWN else {"partitioning": topic.partitioning.value}),
     }
 
 
@@ -39,7 +40,6 @@ def topic_meaning(topic: Topic) -> dict[str, Json]:
         **time_meaning(topic),
         "partitions": topic.partitions,
         **({} if topic.payload is Payload.JSON else {"payload": topic.payload.value}),
-        **({} if topic.partitioning is Partitioning.OWN else {"partitioning": topic.partitioning.value}),
         "retention": None if topic.retention is None else topic.retention.micros,
         "fields": [
             [

@@ -86,8 +86,8 @@ def _partitions(name: str, before: Mapping[str, Json], after: Mapping[str, Json]
         return
     touched = f"; it is read by {readers}" if readers else ""
     yield Effect(
-        f"{says}; keys move: a key's later events lie in another partition than its earlier ones, so neither their order "
-        f"nor joins partition by partition hold across the change{touched}",
+        f"{says}; keys move: a key's later events lie in another partition than its earlier ones, so neither their "
+        f"order nor joins partition by partition hold across the change{touched}",
         f"{name}.partitions",
     )
 

@@ -62,8 +62,8 @@ class _Said(msgspec.Struct, forbid_unknown_fields=True):
 def judge_to_bytes(judge: Judge, partition: int, *, next: int, more: Mapping[str, Integers] | None = None) -> bytes:
     """A live partition's share of a judge. Not between `mark` and a commit that may fail.
 
-    next: how far the partition was judged. more: arrays of int64 to keep with it, by name. Cost: some 0.2 s and 20
-    bytes an id of 10^6 number ids.
+    next: how far the partition was judged. more: arrays of int64 to keep with it, by name. Cost: about a second and 10
+    MB for 10^6 ids.
     """
     found = snapshot(judge, partition)
     said = _Said(
@@ -129,12 +129,14 @@ def snapshot(judge: Judge, partition: int) -> JudgeSnapshot:
     payloads = np.concatenate([np.zeros(0, np.uint64), *(part[1] for part in parts)])
     available = np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)])
     # An id whose first taking is too old may be there twice; the newer taking, which comes last, decides.
-    wanted = np.flatnonzero(available > maximum - judge.topic.dedup.micros)
+    wanted = np.flatnonzero(available >= maximum - judge.topic.dedup.micros)
     ids: Keys
     if text:
         texts = [id for part in parts for id in part[0]]
-        last = {texts[row]: row for row in wanted.tolist()}
-        rows = np.fromiter(last.values(), np.int64, len(last))
+        rows = wanted
+        if len(parts) > 1:  # within one segment each id is there once
+            last = {texts[row]: row for row in wanted.tolist()}
+            rows = np.fromiter(last.values(), np.int64, len(last))
         rows = rows[np.argsort(available[rows], kind="stable")]
         ids = [texts[row] for row in rows.tolist()]
     else:

@@ -107,6 +107,15 @@ class KafkaLog(Log):
         self._importing: dict[str, Judge] = {}
         self._closed = False
 
+    @property
+    def client(self) -> KafkaClient:
+        """For what is no part of the port: membership."""
+        return self._client
+
+    @property
+    def prefix(self) -> str:
+        return self._settings.prefix
+
     # --- topics ---
 
     def topics(self, *, fresh: bool = True) -> tuple[TopicState, ...]:

@@ -18,7 +18,7 @@ from headrace.clients.kafka.port import Place, Record
 from headrace.core.codec import partitions_of
 from headrace.core.points import Partition
 from headrace.core.schema import Schema
-from headrace.log.define import Topic
+from headrace.log.define import Partitioning, Topic
 from headrace.log.kafka_registry import Registered
 from headrace.log.kafka_rows import Decoded, Verdicts, decoded, offset_of, position, version_of
 from headrace.log.payload import EventCodec, Unreadable
@@ -99,7 +99,7 @@ class Feed:
     def _judged(self, topic: Topic, found: Decoded) -> Judged:
         index, judge = self.partition.index, self._judge
         misplaced = partitions_of(found.rows.column(topic.key), topic.partitions) != index
-        if topic.partitions == 1 or not misplaced.any():
+        if topic.partitioning is Partitioning.FOREIGN or not misplaced.any():
             judged = judge.live(index, found.rows, found.stamps, request=found.requests)
             judge.remember(index, found.rows, judged)
             return judged

@@ -14,8 +14,8 @@ from headrace.core.errors import DefinitionError, NotFoundError
 from headrace.core.points import Partition
 from headrace.core.times import Instant
 from headrace.decisions.plan import Version
+from headrace.decisions.port import Row
 from headrace.decisions.replay import Requests
-from headrace.decisions.run import Row
 from headrace.decisions.verify import ChainReport, Head, verify
 from headrace.decisions.whatif import WhatIfReport, what_if
 from headrace.log.define import Topic

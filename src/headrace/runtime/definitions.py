@@ -9,13 +9,15 @@ from typing import TypeVar
 
 from headrace.catalog.define import Declared
 from headrace.core.errors import DefinitionError, NotFoundError, did_you_mean
+from headrace.core.expr import Reference
 from headrace.core.fingerprint import fingerprint
 from headrace.core.times import Duration
 from headrace.core.window import Aligned, Lifetime, Sliding, Unit, Window
 from headrace.decisions.define import Decision
-from headrace.features.define import FeatureView, Label
+from headrace.features.define import FeatureView, Label, entity_expression
 from headrace.features.meaning import label_meaning, label_names, topic_meaning, view_meaning
 from headrace.log.define import Topic
+from headrace.log.effects import about, assumed, explain_with
 from headrace.models.define import Model, check_entities
 
 T = TypeVar("T")
@@ -97,7 +99,7 @@ class Definitions:
             )
 
         for topic in self.topics.values():
-            add("topic", topic.name, topic_meaning(topic))
+            made["topic", topic.name] = self._declared_topic(topic)
         for label in self.labels.values():
             add("label", label.name, label_meaning(label), [("topic", label.of.name), ("topic", label.source.name)])
         for view in self.views.values():
@@ -114,9 +116,56 @@ class Definitions:
             add("decision", decision.name, decision.meaning(), needs)
         return tuple(made.values())
 
+    def _declared_topic(self, topic: Topic) -> Declared:
+        """Its fingerprint is of what its events mean; who looks after it stands in the text alone."""
+        meaning = topic_meaning(topic)
+        return Declared(
+            kind="topic",
+            name=topic.name,
+            fingerprint=fingerprint([meaning, {}]),
+            meaning=json.dumps({**meaning, **about(topic)}, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
+            assumed=assumed(topic),
+            explain=explain_with(topic.name, self.readers(topic.name)),
+        )
+
+    def readers(self, topic: str) -> tuple[str, ...]:
+        """What is made of a topic's events, as "view activity": labels, views, models, decisions, in this order."""
+        labels = [f"label {one.name}" for one in self.labels.values() if topic in (one.of.name, one.source.name)]
+        views = [f"view {one.name}" for one in self.views.values() if topic in {t.name for t in one.topics}]
+        models = [f"model {one.name}" for one in self.models.values() if one.topic == topic]
+        decisions = [f"decision {one.name}" for one in self.decisions.values() if one.request.name == topic]
+        return (*labels, *views, *models, *decisions)
+
+    def check_joint(self) -> None:
+        """What only matters where several processes share the partitions: the one that has a key must have it in all
+        sources of a view (docs/KAFKA.md K3). Raises: DefinitionError HR-0813."""
+        for view in self.views.values():
+            counts = {t.name: t.partitions for t in _keyed_by_entity(view)}
+            if len(set(counts.values())) > 1:
+                raise DefinitionError(
+                    "HR-0813",
+                    f"view {view.name!r} joins topics of unequal partition counts",
+                    detail=", ".join(f"{name} has {count}" for name, count in counts.items()),
+                    hint=f"declare partitions={max(counts.values())} for each of them",
+                    view=view.name,
+                )
+
     def fingerprints(self, kind: str, *, tz_version: str) -> dict[str, str]:
         """name -> fingerprint of all definitions of a kind."""
         return {one.name: one.fingerprint for one in self.declared(tz_version=tz_version) if one.kind == kind}
+
+
+def _keyed_by_entity(view: FeatureView) -> list[Topic]:
+    """Sources whose key is the view's entity; the others reach it by a derived topic, of as many partitions as it
+    needs."""
+    if len(view.entity) > 1:
+        return []
+    found = []
+    for emission in view.sources.emissions:
+        key = entity_expression(emission, view.entity[0], view.name)
+        if isinstance(key, Reference) and key.path == f"{emission.topic.name}.{emission.topic.key}":
+            found.append(emission.topic)
+    return found
 
 
 def _check_retention(view: FeatureView, topic: Topic) -> None:

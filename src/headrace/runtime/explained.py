@@ -119,11 +119,8 @@ class _Events:
             for partition, end in cut:
                 start = starts.get(partition, end)
                 if partition.topic == emission.topic.name and start < end:
-                    for batch in self._log.read(partition, start):
-                        first = int(units(batch.column(OFFSET))[0])
-                        if first >= end:
-                            break
-                        self._batch(emission, fields, partition, batch.slice(0, end - first))
+                    for batch in self._log.read(partition, start, end=end):
+                        self._batch(emission, fields, partition, batch)
         return dataclasses.replace(
             seen,
             since=None if self._since is None else iso(self._since),

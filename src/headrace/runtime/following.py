@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headrace.core.errors import DefinitionError
+from headrace.decisions.owners import OwnedDecider
 from headrace.decisions.plan import Version
 from headrace.decisions.run import Decider
 from headrace.runtime.catalog_store import TOPIC
@@ -22,11 +23,13 @@ Mark = tuple[int, frozenset[str]]  # the catalog's end; the artifacts there are
 class Following:
     """One thread's. `project` is the newest: the one to ask for everything else, and the one to close."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, *, address: str | None = None) -> None:
+        """address: of a server of a shared log, as `Project.decider` takes it."""
         self.project = project
+        self.address = address
         self._seen: Mark | None = self._mark()
 
-    def successors(self, serving: Mapping[str, Version]) -> dict[str, Decider]:
+    def successors(self, serving: Mapping[str, Version]) -> dict[str, Decider | OwnedDecider]:
         """Of the decisions that are served, those whose version set in force is another, with a warm decider each.
 
         Empty where nothing changed. Cost: two look-ups where nothing did; else loading the definitions, and reading the
@@ -46,14 +49,14 @@ class Following:
                 detail=f"{len(steps)} of them differ, {steps[0].kind} {steps[0].name!r} first",
                 hint="headrace plan shows what differs; headrace apply puts it in force",
             )
-        made: dict[str, Decider] = {}
+        made: dict[str, Decider | OwnedDecider] = {}
         for name, version in serving.items():
             if name not in fresh.definitions.decisions:
                 continue  # no longer declared: what serves it goes on until the process ends
             if fresh.version(name).text == version.text:
                 fresh.keep(name, self.project)
             else:
-                made[name] = fresh.decider(name)
+                made[name] = fresh.decider(name, address=self.address)
         self.project, self._seen = fresh, mark
         return made
 

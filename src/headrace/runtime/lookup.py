@@ -2,7 +2,7 @@
 
 The one idea: a partition's records follow their requests' offsets, save for requests that were decided at a second try,
 whose records come later. So the place is found by bisection over records of first tries, and what is not there is
-looked for behind it.
+looked for behind it. Where several processes decide, records may be void, and what counts is found by the fold.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import re
 from headrace.core.errors import NotFoundError
 from headrace.core.points import IMPORTS_FROM
 from headrace.decisions import record as records
+from headrace.decisions.claims import RequestPlace
 from headrace.decisions.record import DecisionRecord, Flag
+from headrace.decisions.valid import valid_record
 from headrace.log.port import PartitionState
 from headrace.runtime.project import Project
 
@@ -22,7 +24,8 @@ _ID = re.compile(r"([^/]{1,200})/(\d{1,18})/(\d{1,4})/(\d{1,18})\Z", re.ASCII).m
 def find_record(project: Project, decision_id: str) -> DecisionRecord:
     """Raises: NotFoundError HR-0716 where there is no such record, HR-0806 for an unknown decision.
 
-    Cost: some 20 reads of a row; of a request that was decided at a second try, reading what came after it.
+    Cost: some 20 reads of a row; of a request that was decided at a second try, reading what came after it. In a log
+    that several processes share, the fold up to it (decisions.valid.valid_record).
     """
     found = _ID(decision_id)
     if found is None:
@@ -33,7 +36,11 @@ def find_record(project: Project, decision_id: str) -> DecisionRecord:
     for state in project.log.topics():
         for held in state.partitions if state.topic.name == topic else ():
             if held.partition.index == index < IMPORTS_FROM:
-                one = _Records(project, held, decision.request.name).find(incarnation, offset)
+                if project.log.capabilities.shared:
+                    place = RequestPlace(incarnation, index, offset)
+                    one = valid_record(project.log, held, place, decision.request.name)
+                else:
+                    one = _Records(project, held, decision.request.name).find(incarnation, offset)
                 if one is not None:
                     return one
     raise _missing(decision_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from headrace import plugs
@@ -12,6 +12,7 @@ from headrace.core.times import Clock
 from headrace.log.kafka import KafkaLog
 from headrace.log.port import Log
 from headrace.log.run import Role, open_log
+from headrace.runtime.ownership import Owner, Ownership
 
 
 def open_log_of(url: str, folder: Path, *, clock: Clock, role: Role, environ: Mapping[str, str]) -> Log:
@@ -24,3 +25,11 @@ def open_log_of(url: str, folder: Path, *, clock: Clock, role: Role, environ: Ma
     make = plugs.load("kafka client", "confluent")
     client: KafkaClient = make(settings, environ)  # type: ignore[operator]  # the class that the plug names
     return KafkaLog(client, settings=settings)
+
+
+def ownership_of(
+    log: Log, *, name: str, topics: Mapping[str, str], owners: Callable[[], Mapping[str, Owner]]
+) -> Ownership:
+    """Of a process that serves a shared log, as `Ownership` says."""
+    assert isinstance(log, KafkaLog), "only a cluster's log is shared"
+    return Ownership(log.client, prefix=log.prefix, name=name, topics=topics, owners=owners)

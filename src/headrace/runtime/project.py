@@ -7,8 +7,9 @@ use, a feature state is made from its checkpoint and the log's tail when a view 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import threading
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -25,11 +26,13 @@ from headrace.core.schema import DataType, Kind
 from headrace.core.times import Clock, Instant
 from headrace.decisions import record as records
 from headrace.decisions.define import explaining
+from headrace.decisions.owners import OwnedDecider
 from headrace.decisions.plan import Version, ViewVersion, value_names
 from headrace.decisions.record import DecisionRecord
 from headrace.decisions.replay import ReplayReport
 from headrace.decisions.replay import replay as replay_records
 from headrace.decisions.run import Decider, DecisionMade
+from headrace.decisions.valid import valid_records
 from headrace.features import checkpoint
 from headrace.features.define import FeatureView
 from headrace.features.plan import ViewPlan
@@ -39,18 +42,21 @@ from headrace.features.replay_rows import Rows
 from headrace.features.run import FeatureState
 from headrace.log.define import Topic
 from headrace.log.port import Appended, Log, Physical
-from headrace.log.run import Role, open_log
+from headrace.log.run import Role
 from headrace.models.folder import FolderModelStore
 from headrace.models.serve import ServedModel
 from headrace.runtime.catalog_store import CatalogStore
+from headrace.runtime.deciding import make_decider
 from headrace.runtime.definitions import CLASSES, Definitions
+from headrace.runtime.opening import open_log_of
 from headrace.runtime.placing import place_rows, topic_state
 from headrace.runtime.reading import Reader
 from headrace.runtime.recompute import recompute_with, request_rows
 from headrace.runtime.versions import versions_of
 from headrace.schemas.define import ImportOptions, ImportReport, Progress
 from headrace.schemas.importing import import_file, silent
-from headrace.schemas.validate import validate_rows, validator
+from headrace.schemas.validate import validate_rows
+from headrace.settings import ProjectSettings, read_settings
 
 STATE_FOLDER = ".headrace"
 
@@ -61,13 +67,22 @@ class Project:
     Use it as a context manager, or call `close`: it writes a checkpoint, so that the next start is short.
     """
 
-    def __init__(self, folder: Path, definitions: Definitions, *, clock: Clock, role: Role) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        definitions: Definitions,
+        *,
+        clock: Clock,
+        role: Role,
+        settings: ProjectSettings | None = None,
+    ) -> None:
         self.folder = folder
         self.definitions = definitions
+        self.settings = settings or read_settings(folder, os.environ)
         self._clock = clock
         self._role = role
         self._log: Log | None = None
-        self._deciders: dict[str, Decider] = {}
+        self._deciders: dict[str, Decider | OwnedDecider] = {}
         self._states: dict[str, FeatureState] = {}  # by the folder of their checkpoint, the newest
         self._reader = Reader(self)
         self._lock = threading.RLock()
@@ -77,10 +92,12 @@ class Project:
 
     @property
     def log(self) -> Log:
-        """The project's log; this process owns it if nobody else does."""
+        """The project's log; where it is a file, this process owns it if nobody else does."""
         with self._lock:
             if self._log is None:
-                self._log = open_log(self.state_folder / "log", clock=self._clock, role=self._role)
+                self._log = open_log_of(
+                    self.settings.log, self.state_folder / "log", clock=self._clock, role=self._role, environ=os.environ
+                )
             return self._log
 
     @property
@@ -105,14 +122,18 @@ class Project:
     # --- definitions ---
 
     def plan(self) -> tuple[Step, ...]:
-        """What `apply` would do, in order; empty where nothing would change."""
+        """What `apply` would do, in order; empty where nothing would change. Raises: DefinitionError HR-0813, on a
+        shared log."""
+        if self.log.capabilities.shared:
+            self.definitions.check_joint()
         return catalog_plan.plan(self.definitions.declared(tz_version=self._tz_version), self.catalog())
 
     def catalog(self) -> Catalog:
         return CatalogStore(self.log).read()
 
-    def apply(self, steps: Sequence[Step] | None = None) -> tuple[Step, ...]:
-        """Make what is declared be in force. steps: of an earlier `plan`; refused if something changed since.
+    def apply(self, steps: Sequence[Step] | None = None, *, approved: Collection[str] = ()) -> tuple[Step, ...]:
+        """Make what is declared be in force. steps: of an earlier `plan`; refused if something changed since. approved:
+        what a person allows, by the names that the steps say. Raises: as `catalog.plan.check` and `check_approved`.
 
         Topics are made or changed in the log first; then the whole change of the catalog is one append.
         """
@@ -121,6 +142,7 @@ class Project:
         catalog = store.read()
         for step in steps:
             catalog_plan.check(step, catalog)
+        catalog_plan.check_approved(steps, approved)
         for step in steps:
             if step.kind == "topic" and step.fingerprint is not None:
                 self.log.declare(self.definitions.topic(step.name))
@@ -230,20 +252,15 @@ class Project:
 
     # --- decisions ---
 
-    def decider(self, name: str) -> Decider:
-        """The one that decides by this name, warmed up: state, model and policy of the definitions in force here."""
+    def decider(self, name: str, *, address: str | None = None) -> Decider | OwnedDecider:
+        """The one that decides by this name, warmed up: state, model and policy of the definitions in force here.
+
+        address: where a server of a shared log can be reached; it owns nothing until its group gives it partitions.
+        Without, of a shared log, every partition is claimed at once: whoever had it claims it again.
+        """
         with self._lock:
             if name not in self._deciders:
-                decision = self.definitions.decision(name)
-                version = self.version(name)
-                self._deciders[name] = Decider(
-                    self.log,
-                    version,
-                    features=self.state(decision.views),
-                    validate=validator(decision.request),
-                    recompute=recompute_with(self.log, self.compile),
-                    clock=self._clock,
-                )
+                self._deciders[name] = make_decider(self, name, address, clock=self._clock)
             return self._deciders[name]
 
     def decide(self, name: str, request: Mapping[str, object]) -> DecisionMade:
@@ -254,7 +271,11 @@ class Project:
         """The project with the definitions that its folder has now, on the same log: who has both closes this one
         only."""
         made = Project(
-            self.folder, Definitions.of(load_definitions(self.folder, CLASSES)), clock=self._clock, role=self._role
+            self.folder,
+            Definitions.of(load_definitions(self.folder, CLASSES)),
+            clock=self._clock,
+            role=self._role,
+            settings=self.settings,
         )
         made._log = self.log
         return made
@@ -310,14 +331,12 @@ class Project:
         return stored[-1].id
 
     def records(self, name: str) -> Iterable[DecisionRecord]:
-        """Every decision record of this name, partition by partition, in order."""
-        topic = records.record_topic(self.definitions.decision(name)).name
+        """Every decision record of this name that counts, partition by partition, in order."""
+        decision = self.definitions.decision(name)
+        topic = records.record_topic(decision).name
         for state in self.log.topics():
-            if state.topic.name != topic:
-                continue
-            for held in state.partitions:
-                for batch in self.log.read(held.partition, held.start):
-                    yield from records.from_batch(batch, self.definitions.decision(name).request.name)
+            for held in state.partitions if state.topic.name == topic else ():
+                yield from valid_records(self.log, held, decision.request.name)
 
     def replay_decisions(self, name: str, *, limit: int | None = None) -> ReplayReport:
         """Recompute recorded decisions from the log and compare every feature and score to the bit.

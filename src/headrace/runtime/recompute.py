@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.core.aggregate import Reason
-from headrace.core.codec import Physical, batch_to_rows, physical_list
+from headrace.core.codec import Physical, batch_to_rows, physical_list, units
 from headrace.core.errors import NotFoundError
 from headrace.core.points import Partition
 from headrace.decisions.plan import Answer
-from headrace.decisions.run import Question, Recompute, Row
+from headrace.decisions.port import Question, Recompute, Row
 from headrace.features.plan import ViewPlan
 from headrace.features.replay import REASON_SUFFIX, column_names, replay, topics_of
 from headrace.features.replay_cuts import Kind
@@ -42,13 +42,15 @@ def recompute_with(log: Log, compile: Compile) -> Recompute:
 
 def _places(rows: TopicRows, questions: Sequence[Question]) -> list[int]:
     """The row of each question's request."""
-    starts = {partition: int(start) for partition, start in zip(rows.partitions, rows.starts, strict=False)}
+    spans = {
+        partition: (int(start), int(end))
+        for partition, start, end in zip(rows.partitions, rows.starts[:-1], rows.starts[1:], strict=True)
+    }
     places = []
     for question in questions:
-        start = starts.get(question.request)
-        first = None if start is None else int(rows.offset[start])
-        place = None if first is None or start is None else start + question.offset - first
-        if place is None or place >= len(rows) or int(rows.offset[place]) != question.offset:
+        start, end = spans.get(question.request, (0, 0))
+        place = start + int(np.searchsorted(rows.offset[start:end], question.offset))
+        if place >= end or int(rows.offset[place]) != question.offset:
             raise NotFoundError(
                 "HR-0715",
                 f"request {question.request} offset {question.offset} is no longer in the log",
@@ -105,14 +107,12 @@ def request_rows(log: Log, topic: Topic) -> Callable[[Partition, Sequence[int]],
 
     def rows(partition: Partition, offsets: Sequence[int]) -> Iterable[Row | None]:
         found: dict[int, Row] = {}
-        for batch in log.read(partition, offsets[0]):
-            first = int(batch.column(OFFSET)[0].as_py())
-            wanted = [offset for offset in offsets if first <= offset < first + batch.num_rows]
-            if wanted:
-                part = batch.select(names).take(pa.array([offset - first for offset in wanted]))
-                found.update(zip(wanted, batch_to_rows(topic.schema, part), strict=True))
-            if first + batch.num_rows > offsets[-1]:
-                break
+        for batch in log.read(partition, offsets[0], end=offsets[-1] + 1):
+            held = units(batch.column(OFFSET))
+            places = np.flatnonzero(np.isin(held, offsets))
+            if len(places):
+                part = batch.select(names).take(pa.array(places))
+                found.update(zip(held[places].tolist(), batch_to_rows(topic.schema, part), strict=True))
         return [found.get(offset) for offset in offsets]
 
     return rows

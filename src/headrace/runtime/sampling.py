@@ -3,6 +3,10 @@
 The one idea: a place in each partition of records. What lies behind it was looked at, once; a look takes all that lies
 ahead, chooses by a hash of the decision's id, compares by the code of `decisions replay`, and moves the place to the
 end. A look reads the views' topics whole, so what it costs grows with the log; the rest after it grows as much.
+
+In a log that several processes share only some records count, and which depends on all before them
+(decisions/claims.py). So the first look there reads them from the beginning, and the fold is kept in memory: in the
+file it would be as large as an index of all decisions, written anew after each look, to save one reading a start.
 """
 
 from __future__ import annotations
@@ -19,10 +23,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from headrace.core.codec import units
 from headrace.core.errors import HeadraceError, SchemaError
 from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.times import Instant
 from headrace.decisions import record as records
+from headrace.decisions.claims import ClaimFold, Standing
 from headrace.decisions.define import Decision
 from headrace.decisions.plan import Version
 from headrace.decisions.record import DecisionRecord
@@ -48,8 +54,9 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """One decision's part of a look. seen: records that the place moved over. compared, mismatched, erased, unknown,
-    differences: of those that were chosen, as in a ReplayReport. skipped: chosen, and more than a look compares."""
+    """One decision's part of a look. seen: records that the place moved over, void ones left out. compared, mismatched,
+    erased, unknown, differences: of those that were chosen, as in a ReplayReport. skipped: chosen, and more than a look
+    compares."""
 
     decision: str
     seen: int = 0
@@ -89,6 +96,8 @@ class Sampler:
         self._compared_max = compared_max
         self._path = project.state_folder / FILE
         self._projects: deque[_Known] = deque([_Known(project)], maxlen=PROJECTS_MAX)
+        self._folds: dict[Partition, ClaimFold] = {}
+        self._counted: dict[Partition, tuple[int, int]] = {}  # where there are gaps: up to where, how many rows ahead
         known = _places(self._path)
         self._next = self._ends() if known is None else dict(known)
         self._kept = known
@@ -118,8 +127,9 @@ class Sampler:
         )
 
     def behind(self) -> dict[str, int]:
-        """Records by decision that were not looked at yet. Cost: one look-up in the log's catalog."""
-        return {_name(state): sum(held.end - self._from(held) for held in _live(state)) for state in self._topics()}
+        """Records by decision that were not looked at yet. Cost: one look-up in the log's catalog; where offsets have
+        gaps, reading what came since the last call."""
+        return {_name(state): sum(self._rows_ahead(held) for held in _live(state)) for state in self._topics()}
 
     def follow(self) -> str:
         """Take note of what is in force; why that could not be, where it could not. Called between looks too, so that
@@ -145,6 +155,19 @@ class Sampler:
         """Where to go on: not before what retention left, nor behind the end, as in a log that was restored."""
         return min(max(self._next.get(held.partition, held.start), held.start), held.end)
 
+    def _rows_ahead(self, held: PartitionState) -> int:
+        """How many rows lie between the place and the end."""
+        begin = self._from(held)
+        if not self.project.log.capabilities.gaps:
+            return held.end - begin
+        upto, count = self._counted.get(held.partition, (begin, 0))
+        if not begin <= upto <= held.end:
+            upto, count = begin, 0
+        if upto < held.end:
+            count += sum(batch.num_rows for batch in self.project.log.read(held.partition, upto, end=held.end))
+        self._counted[held.partition] = held.end, count
+        return count
+
     def _keep(self) -> None:
         if self._next == self._kept:
             return
@@ -159,12 +182,14 @@ class Sampler:
     def _decision(self, state: TopicState) -> Sampled:
         name = _name(state)
         decision = next((d for d in (known.decision(name) for known in self._projects) if d is not None), None)
-        seen = sum(held.end - self._from(held) for held in _live(state))
+        seen = 0
         chosen = _Chosen(self._bound, self._compared_max)
         for held in _live(state):
-            for offset, batch in self._ahead(held):
-                chosen.take(held.partition, offset, batch)
+            for batch in self._ahead(held):
+                chosen.take(held.partition, batch)
+                seen += batch.num_rows
             self._next[held.partition] = held.end
+            self._counted.pop(held.partition, None)
         if decision is None:
             return Sampled(decision=name, seen=seen, unknown=len(chosen), skipped=chosen.skipped)
         readable, broken = _read(chosen.rows(), decision.request.name)
@@ -180,16 +205,25 @@ class Sampler:
             differences=(*broken, *report.differences),
         )
 
-    def _ahead(self, held: PartitionState) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """What was not looked at, up to the end as it was; each batch behind its first offset."""
-        at = self._from(held)
+    def _ahead(self, held: PartitionState) -> Iterator[pa.RecordBatch]:
+        """What counts of what was not looked at, up to the end as it was."""
+        log, at = self.project.log, self._from(held)
         if at == held.end:
             return
-        for batch in self.project.log.read(held.partition, at, rows_max=READ_ROWS):
-            first = int(batch.column(OFFSET)[0].as_py())
-            yield first, batch.slice(0, held.end - first)
-            if first + batch.num_rows >= held.end:
-                return
+        fold = self._fold(held, at) if log.capabilities.shared else None
+        for batch in log.read(held.partition, at, end=held.end, rows_max=READ_ROWS):
+            valid = None if fold is None else fold.take_batch(batch) == Standing.VALID
+            yield batch if valid is None or valid.all() else batch.filter(pa.array(valid))
+
+    def _fold(self, held: PartitionState, at: int) -> ClaimFold:
+        """What lies before a place, folded; the first time from the beginning."""
+        fold = self._folds.get(held.partition)
+        if fold is None or fold.next > at:  # behind the place: the log was restored
+            fold = self._folds[held.partition] = ClaimFold(held.partition)
+        if fold.next < at:
+            for batch in self.project.log.read(held.partition, max(fold.next, held.start), end=at, rows_max=READ_ROWS):
+                fold.take_batch(batch)
+        return fold
 
     def _compare(self, name: str, chosen: Sequence[DecisionRecord]) -> ReplayReport:
         """Each version set's records with that version set."""
@@ -249,14 +283,14 @@ class _Chosen:
     def __len__(self) -> int:
         return len(self._held)
 
-    def take(self, partition: Partition, first: int, batch: pa.RecordBatch) -> None:
-        """first: the offset of the batch's first row."""
+    def take(self, partition: Partition, batch: pa.RecordBatch) -> None:
         hashes = [hash_of(id) for id in batch.column("decision_id").to_pylist()]
         places = [place for place, number in enumerate(hashes) if number < self._bound]
         if not places:
             return
+        offsets = units(batch.column(OFFSET))
         for place, row in zip(places, records.rows_of_batch(batch.take(pa.array(places))), strict=True):
-            one = (-hashes[place], partition, first + place, row)
+            one = (-hashes[place], partition, int(offsets[place]), row)
             if len(self._held) < self._limit:
                 heapq.heappush(self._held, one)
             else:

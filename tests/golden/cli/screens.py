@@ -20,6 +20,9 @@ from tests.e2e.shop import DEFINITIONS, lines, make, order
 
 HERE = Path(__file__).resolve().parent
 CHANGED = DEFINITIONS.replace('hr.count().over("1d", "30d")', 'hr.count().over("1d", "7d")').replace("> 20", "> 30")
+GIVEN_AWAY = DEFINITIONS.replace(
+    'event_time="at", partitions=2', 'event_time="at", partitions=4, retention="90d", owner="shop", quota="5MB/s"'
+)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -39,7 +42,12 @@ def screens() -> dict[str, str]:
             "import": _said(folder, "import", "orders", str(history)),
             "produce": _said(folder, "produce", "orders", str(ahead)),
             "decide": _said(folder, "decide", "checkout", request),
-            "topics": _said(folder, "topics", "list"),
+            "topics": _said(folder, "topics", "list", "--all"),
+            "topics_describe": _said(folder, "topics", "describe", "orders"),
+            "topics_tail": _said(folder, "topics", "tail", "orders", "--where", "_verdict == 'ahead' and amount > 1"),
+            "topics_lag": _said(folder, "topics", "lag", "visits", "--group", "mailer"),
+            "topics_drop": _said(folder, "topics", "drop", "orders", "--yes"),
+            "wrong_filter": _said(folder, "topics", "tail", "orders", "--where", "amuont > 1"),
             "quarantine": _said(folder, "quarantine", "list", "orders"),
             "replay": _said(folder, "decisions", "replay", "checkout"),
             "doctor": _said(folder, "doctor"),
@@ -48,6 +56,9 @@ def screens() -> dict[str, str]:
         }
         make(folder, CHANGED)
         found["plan_changed"] = _said(folder, "plan")
+        make(folder, GIVEN_AWAY)
+        found["plan_approvals"] = _said(folder, "plan")
+        found["apply_unapproved"] = _said(folder, "apply", "--yes", "--approve", "orders.partitions")
         return found
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.catalog.define import KINDS, Catalog, Declared, InForce
-from headrace.catalog.plan import Change, Step, applied, check, differences, plan
-from headrace.core.errors import DefinitionError, HeadraceError
+from headrace.catalog.define import KINDS, Catalog, Declared, Effect, InForce
+from headrace.catalog.plan import Change, Step, applied, check, check_approved, differences, plan
+from headrace.core.errors import DefinitionError, HeadraceError, UsageError
 
 NAMES = ("a", "b", "c")
 KEYS = [(kind, name) for kind in KINDS for name in NAMES]
@@ -110,6 +110,7 @@ def test_a_step_says_what_it_expects_and_what_it_makes() -> None:
         fingerprint='print of {"width": "7d"}',
         meaning='{"width": "7d"}',
         because=('width: "1d" -> "7d"',),
+        replaces='{"width": "1d"}',
     )
     (retire,) = plan([], catalog)
     assert retire == Step(
@@ -120,7 +121,91 @@ def test_a_step_says_what_it_expects_and_what_it_makes() -> None:
         expects='print of {"width": "1d"}',
         fingerprint=None,
         meaning=None,
+        replaces='{"width": "1d"}',
     )
+
+
+def kept(owner: str, *, meaning: int = 1, protected: bool = True) -> Declared:
+    """A definition whose fingerprint covers `meaning` alone, as a topic's."""
+    says = {"meaning": meaning, "owner": owner, "protected": protected}
+    return Declared(
+        kind="topic",
+        name="t",
+        fingerprint=f"print of {meaning}",
+        meaning=json.dumps(says),
+        assumed={"owner": "", "protected": True},
+        explain=lambda before, after: (
+            Effect(f"{before['owner']!r} -> {after['owner']!r}", "t.owner" if before["owner"] else ""),
+        ),
+    )
+
+
+def test_what_no_fingerprint_covers_is_a_step_that_raises_no_version() -> None:
+    catalog = apply_all(Catalog(), plan([kept("a")], Catalog()))
+    (step,) = plan([kept("b")], catalog)
+    assert (step.change, step.version, step.expects) == (Change.CHANGE, 1, "print of 1")
+    assert (step.because, step.approvals) == (("'a' -> 'b'",), ("t.owner",))
+    (both,) = plan([kept("b", meaning=2)], catalog)
+    assert (both.version, both.fingerprint) == (2, "print of 2")
+    after = apply_all(catalog, [step])
+    assert after.entries["topic", "t"].version == 1 and plan([kept("b")], after) == ()
+
+
+def test_what_was_applied_before_more_was_kept_is_no_change() -> None:
+    held = InForce(kind="topic", name="t", version=3, fingerprint="print of 1", meaning='{"meaning": 1}')
+    catalog = Catalog({held.key: held})
+    assert plan([kept("")], catalog) == ()
+    (step,) = plan([kept("a")], catalog)
+    assert (step.version, step.because, step.approvals) == (3, ("'' -> 'a'",), ())
+    (retire,) = plan([], catalog)
+    assert retire.approvals == () and retire.because == ()
+
+
+def test_a_stale_change_of_what_no_fingerprint_covers_is_refused() -> None:
+    catalog = apply_all(Catalog(), plan([kept("a")], Catalog()))
+    (mine,) = plan([kept("b")], catalog)
+    (theirs,) = plan([kept("c")], catalog)
+    (retire,) = plan([], catalog)
+    catalog = apply_all(catalog, [theirs])
+    for stale in (mine, retire):
+        with pytest.raises(HeadraceError) as seen:
+            check(stale, catalog)
+        assert seen.value.code == "HR-0803"
+        assert seen.value.detail == 'it means the same, and says something else: owner: "a" -> "c"'
+
+
+def test_what_is_protected_is_retired_with_an_approval() -> None:
+    catalog = apply_all(Catalog(), plan([kept("a")], Catalog()))
+    (retire,) = plan([], catalog)
+    assert retire.approvals == ("t.retire",) and retire.because == ("it is protected; what it holds stays",)
+    unprotected = apply_all(Catalog(), plan([kept("a", protected=False)], Catalog()))
+    (retire,) = plan([], unprotected)
+    assert retire.approvals == ()
+
+
+def test_what_needs_an_approval_is_refused_without_it_and_an_unknown_one_too() -> None:
+    catalog = apply_all(Catalog(), plan([kept("a")], Catalog()))
+    steps = plan([kept("b")], catalog)
+    check_approved(steps, ["t.owner"])
+    check_approved((), [])
+    with pytest.raises(HeadraceError) as seen:
+        check_approved(steps, [])
+    assert str(seen.value).splitlines() == [
+        "HR-0811 1 change of this plan needs an approval",
+        "  nothing was applied",
+        "  hint: headrace apply --approve t.owner",
+    ]
+    assert seen.value.facts["missing"] == ("t.owner",)
+    two = (*steps, *plan([], catalog))
+    with pytest.raises(HeadraceError, match="2 changes of this plan need an approval") as seen:
+        check_approved(two, [])
+    assert seen.value.hint == "headrace apply --approve t.owner --approve t.retire"
+    with pytest.raises(UsageError, match=r"nothing here needs the approval 't\.onwer'") as wrong:
+        check_approved(steps, ["t.owner", "t.onwer"])
+    assert (wrong.value.code, wrong.value.hint) == ("HR-0812", "did you mean 't.owner'?")
+    with pytest.raises(UsageError) as wrong:
+        check_approved((), ["x"])
+    assert wrong.value.hint == "headrace plan says what needs one"
 
 
 def test_a_stale_plan_is_refused() -> None:

@@ -1,0 +1,106 @@
+"""The views of an owner, and where they stand: read to a request's offset, asked there, moved past it. Reads the log
+through its port.
+
+The one idea: where the views stand is known at any moment, partition by partition, because nobody else moves them. So
+a request is asked at exactly its offset, and what a record says of the cut is what was true when the views answered.
+Here is where answers of views that other processes hold come in: whoever asks gets answers and points, and does not
+ask whose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from headrace.core.errors import NotFoundError
+from headrace.core.points import IMPORTS_FROM, Cut, Partition
+from headrace.core.times import Clock, Duration, Instant
+from headrace.decisions.asking import Asking
+from headrace.decisions.plan import Answer, Version
+from headrace.decisions.port import Features, Row
+from headrace.decisions.present import PresentCuts
+from headrace.log.port import Log, PartitionState, TopicState
+
+LOOK_EVERY = Duration.parse("50ms")  # between two looks for new ends and partitions, a round trip each
+_NEVER = Instant(-(2**63))
+
+
+class StandingViews:
+    """ends: where each partition that the views follow stands. live: the partitions of the requests. looked: when the
+    ends were last proven to be the log's. One thread at a time."""
+
+    def __init__(self, log: Log, version: Version, features: Features, clock: Clock) -> None:
+        """Reads nothing yet: `look` comes first."""
+        self.ends: dict[Partition, int] = {}
+        self.live: tuple[Partition, ...] = ()
+        self.looked = _NEVER
+        self._log = log
+        self._version = version
+        self._features = features
+        self._clock = clock
+        self._topic = version.decision.request
+        self._follows_requests = self._topic.name in features.topics  # they are events that views read
+        self._asking = Asking(version, features, self._topic)
+        self._present = PresentCuts(version.views, {})
+
+    def see(self) -> None:
+        """Look again, where the last look is a while ago."""
+        now = self._clock.now()
+        if now - self.looked > LOOK_EVERY.micros or now < self.looked:
+            self.look()
+
+    def look(self) -> Mapping[Partition, PartitionState]:
+        """Read the views' topics to their ends as they are now; what the log then says of the requests' partitions.
+
+        Raises: NotFoundError HR-0302 where there is no such topic; as `Features.catch_up`."""
+        looked = self._clock.now()
+        self._features.catch_up(self._log)
+        states = self._log.topics()
+        followed, read = frozenset(self._features.topics), dict(self._features.frontier)
+        held = [each for state in states if state.topic.name in followed for each in state.partitions]
+        self.ends = {each.partition: read.get(each.partition, each.start) for each in held}
+        requests = _live(states, self._topic.name)
+        if not requests:
+            raise NotFoundError("HR-0302", f"no topic {self._topic.name!r} in the log", hint="headrace apply")
+        self.live = tuple(sorted(requests))
+        self._present = PresentCuts(self._version.views, self.ends)
+        self.looked = looked
+        return requests
+
+    def stand(self, at: Mapping[Partition, int], *, moved: bool) -> None:
+        """Stand exactly at these offsets of partitions of the requests, and elsewhere at the ends as far as the log
+        knows them. moved: look for what came elsewhere, also where they stand there already."""
+        follows = self._follows_requests
+        if moved or (follows and any(self.ends.get(partition) != offset for partition, offset in at.items())):
+            self._features.catch_up(self._log, upto=Cut.of(at if follows else {}))
+            for partition, offset in self._features.frontier:
+                if self.ends.get(partition) != offset:
+                    self.ends[partition] = offset
+                    self._present.moved(partition)
+
+    def ask(
+        self, partition: Partition, offset: int, row: Row, t: Instant, available_at: int, behind: Iterable[int]
+    ) -> tuple[tuple[Answer, ...], str]:
+        """The views' answers to a request at whose offset they stand, and their points as a record keeps them. behind:
+        places of views that have not reached a cut that was recorded before."""
+        staleness = max(0, available_at - self.looked)
+        return self._asking.ask(partition, offset, row, t, staleness, self._present, behind=behind)
+
+    def pass_by(self, partition: Partition, offset: int, row: Row, *, t: int, available_at: int, verdict: int) -> None:
+        """The request at whose offset they stand is an event like any other from now on."""
+        if self._follows_requests:
+            self._features.ingest_row(partition, offset, available_at, t, verdict, row)
+            self.ends[partition] = offset + 1
+            self._present.moved(partition)
+
+    def cuts(self) -> list[Cut]:
+        """The present cut of each view."""
+        return self._present.cuts()
+
+
+def _live(states: Iterable[TopicState], name: str) -> dict[Partition, PartitionState]:
+    return {
+        held.partition: held
+        for state in states
+        for held in state.partitions
+        if state.topic.name == name and held.partition.index < IMPORTS_FROM
+    }

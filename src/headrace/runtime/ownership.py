@@ -1,0 +1,171 @@
+"""Which partitions of requests a serving process decides: those that its group gives it. Touches two threads, the log.
+
+The one idea: membership only says who should decide; the claim in the log says who does (docs/KAFKA.md K1). So a member
+that is told late, or not at all, does no harm: what it decides after another's claim is void, and it learns so from the
+log. One thread shows signs of life, another claims, as a claim reads and may take long.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from headrace.clients.kafka.port import KafkaClient, Member, Place
+from headrace.core.errors import HeadraceError, LogError
+from headrace.core.times import Duration
+
+GROUP = "headrace.serve"  # behind the log's prefix
+POLL = Duration.parse("250ms")  # between two signs of life: many in a session timeout
+RETRY_SECONDS = 0.5  # after a claim that failed, or was lost while the group still gives the partition
+KNOWN_SECONDS = 1.0  # how long what the group said of its members is believed
+
+_logger = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """What decides one decision's requests (decisions.owners.OwnedDecider)."""
+
+    @property
+    def owned(self) -> frozenset[int]: ...
+
+    def claim(self, index: int) -> int: ...
+
+    def release(self, index: int) -> None: ...
+
+
+class Ownership:
+    """One process's. `begin` joins, `leave` gives everything up; in between partitions come and go."""
+
+    def __init__(
+        self,
+        client: KafkaClient,
+        *,
+        prefix: str,
+        name: str,
+        topics: Mapping[str, str],
+        owners: Callable[[], Mapping[str, Owner]],
+    ) -> None:
+        """name: the address that others send requests to. topics: decision -> its requests' topic. owners: decision ->
+        what decides it now."""
+        self._client = client
+        self._prefix = prefix
+        self._name = name
+        self._topics = dict(topics)
+        self._owners = owners
+        self._member: Member | None = None
+        self._given: frozenset[Place] = frozenset()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._known: tuple[float, Mapping[Place, str]] = (-KNOWN_SECONDS, {})
+        self._lock = threading.Lock()
+        self._successors: dict[str, Owner] = {}
+        self.settled = False  # every partition that was given has been claimed, at least once
+
+    def begin(self) -> None:
+        """Join the group. Raises: LogError HR-0340 to HR-0342."""
+        names = sorted({self._prefix + topic for topic in self._topics.values()})
+        self._member = self._client.member(self._prefix + GROUP, names, name=self._name)
+        for run, name in ((self._follow, "headrace-member"), (self._own, "headrace-claims")):
+            thread = threading.Thread(target=run, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def leave(self) -> None:
+        """Give everything up, and say so to the group. May be called twice."""
+        self._closing.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        for owner in self._owners().values():
+            for index in owner.owned:
+                owner.release(index)
+        if self._member is not None:
+            self._member.leave()
+            self._member = None
+
+    @property
+    def given(self) -> int:
+        """How many partitions the group gives this process."""
+        return len(self._given)
+
+    def owner_of(self, decision: str, index: int, *, fresh: bool = False) -> str | None:
+        """Who should decide a partition's requests, as the group says; None where it says nobody. fresh: ask it anew.
+
+        Raises: LogError HR-0340 to HR-0342."""
+        with self._lock:
+            at, known = self._known
+            if fresh or time.monotonic() - at > KNOWN_SECONDS:
+                known = self._client.members(self._prefix + GROUP)
+                self._known = (time.monotonic(), known)
+        return known.get(Place(self._prefix + self._topics[decision], index))
+
+    def take(self, decision: str, owner: Owner) -> None:
+        """Claim for a decider that takes another's place, before it gets its first request; what that other has under
+        way is void from then on, and asked again."""
+        self._successors[decision] = owner
+        for index in self._wanted(decision):
+            owner.claim(index)
+
+    def serve(self, decision: str, topic: str) -> None:
+        """A decision that is declared later, over a topic that the group shares already; over another one it is decided
+        when the process starts again."""
+        self._topics.setdefault(decision, topic)
+        self._wake.set()
+
+    # --- threads ---
+
+    def _follow(self) -> None:
+        while not self._closing.is_set():
+            assert self._member is not None
+            try:
+                given = self._member.poll(timeout=POLL).places
+            except LogError as error:
+                _logger.warning("the group cannot be asked: %s", error, extra={"code": error.code})
+                self._closing.wait(RETRY_SECONDS)
+                continue
+            if given != self._given:
+                _logger.info("partitions given: %s", sorted(f"{p.topic}/{p.partition}" for p in given))
+                self._given = given
+                self._wake.set()
+
+    def _own(self) -> None:
+        """Claims what is given and not owned, again and again: a claim may be lost to another while the group still
+        gives the partition."""
+        while not self._closing.is_set():
+            self._wake.wait(RETRY_SECONDS)
+            self._wake.clear()
+            if self._closing.is_set():
+                return
+            fine = True
+            for decision, owner in {**self._owners(), **self._successors}.items():
+                fine &= self._settle(decision, owner)
+            self.settled = self.settled or (fine and bool(self._given))
+
+    def _settle(self, decision: str, owner: Owner) -> bool:
+        wanted = self._wanted(decision)
+        for index in owner.owned - wanted:
+            owner.release(index)
+        for index in sorted(wanted - owner.owned):
+            if self._closing.is_set():
+                return False
+            try:
+                owner.claim(index)
+            except HeadraceError as error:
+                _logger.warning(
+                    "decision %s: partition %d is not claimed yet: %s",
+                    decision,
+                    index,
+                    error,
+                    extra={"code": error.code},
+                )
+                return False
+        return True
+
+    def _wanted(self, decision: str) -> frozenset[int]:
+        topic = self._prefix + self._topics.get(decision, "")
+        return frozenset(place.partition for place in self._given if place.topic == topic)
