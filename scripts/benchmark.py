@@ -1,8 +1,8 @@
 """Runs the benchmarks in bench/: lists them, or runs one, prints its table and, as the last line, one JSON object.
 
 A benchmark is a module bench/NAME.py (_ for -) with `run(*, quick: bool, peers: bool) -> dict` that returns
-{"figures": {...}} and, where it compared, "peers": {...}; a figure that was not measured is absent, never 0. What it
-prints itself goes to stderr. The environment is added here. `--record` appends the object to bench/results.jsonl.
+{"figures": {...}} and, where it compared, "peers": {...}; one that runs as long as it is told takes `minutes` too. A
+figure that was not measured is absent, never 0. What it prints itself goes to stderr. The environment is added here. `--record` appends the object to bench/results.jsonl.
 Reads git and /proc; exit status 0 unless the benchmark could not run.
 """
 
@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", nargs="?", help="which one; without it they are listed")
     parser.add_argument("--quick", action="store_true", help="a smaller run of the same work, in at most 50 s")
     parser.add_argument("--peers", action="store_true", help="the peers too, in environments of their own")
+    parser.add_argument("--minutes", type=float, help="how long, where the benchmark asks for it")
     parser.add_argument("--record", action="store_true", help="append the result to bench/results.jsonl")
     asked = parser.parse_args(arguments)
     known = benchmarks()
@@ -46,7 +47,8 @@ def main(arguments: list[str]) -> int:
     sys.path.insert(0, str(ROOT))
     with contextlib.redirect_stdout(sys.stderr):
         module = importlib.import_module(f"bench.{known[asked.name].stem}")
-        measured = module.run(quick=asked.quick, peers=asked.peers)
+        asks = {} if asked.minutes is None else {"minutes": asked.minutes}
+        measured = module.run(quick=asked.quick, peers=asked.peers, **asks)
     result = result_of(asked.name, measured, quick=asked.quick)
     print(table(result))
     line = json.dumps(result, allow_nan=False)

@@ -61,7 +61,8 @@ class Trained:
 def make_project(folder: Path) -> Project:
     """A project of its own with the example's definitions, applied. Nobody else on this machine may look into it."""
     folder.mkdir(parents=True, mode=0o700)
-    shutil.copy(HERE / "definitions.py", folder / "definitions.py")
+    for name in ("definitions.py", "headrace.toml"):
+        shutil.copy(HERE / name, folder / name)
     project = open_project(folder)
     project.apply()
     return project

@@ -63,19 +63,31 @@ if TYPE_CHECKING:
     from headrace.models.define import xgboost as xgboost
     from headrace.runtime.project import Project as Project
     from headrace.runtime.project import open_project as open  # noqa: F401 - a public name
+    from headrace.sdk.consumer import AsyncConsumer as AsyncConsumer
+    from headrace.sdk.consumer import Consumer as Consumer
+    from headrace.sdk.define import Budget as Budget
+    from headrace.sdk.producer import AsyncProducer as AsyncProducer
+    from headrace.sdk.producer import Producer as Producer
+    from headrace.sdk.sql import SqlOffsets as SqlOffsets
 
 __version__ = "0.1.0"
 
 # Public name -> (module, name there where it differs). A public name must not be that of a slice: the import system
 # sets `headrace.log` to the module as soon as anything imports it, so the natural logarithm is `hr.ln`.
 _NAMES: dict[str, str | tuple[str, str]] = {
+    "AsyncConsumer": "headrace.sdk.consumer",
+    "AsyncProducer": "headrace.sdk.producer",
+    "Budget": "headrace.sdk.define",
     "Challenger": "headrace.decisions.define",
+    "Consumer": "headrace.sdk.consumer",
     "Decision": "headrace.decisions.define",
     "FeatureView": "headrace.features.define",
     "Label": "headrace.features.define",
     "Model": "headrace.models.define",
+    "Producer": "headrace.sdk.producer",
     "Project": "headrace.runtime.project",
     "Sources": "headrace.features.define",
+    "SqlOffsets": "headrace.sdk.sql",
     "Topic": "headrace.log.define",
     "approve": "headrace.decisions.define",
     "approve_if": "headrace.decisions.define",

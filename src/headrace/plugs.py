@@ -26,6 +26,10 @@ PLUGS: dict[str, dict[str, Plug]] = {
         "kafka": Plug("headrace.log.kafka:KafkaLog"),
         "sqlite": Plug("headrace.log.sqlite:SqliteLog"),
     },
+    "checkpoint store": {
+        "folder": Plug("headrace.features.checkpoint_folder:FolderCheckpoints"),
+        "s3": Plug("headrace.features.checkpoint_s3:S3Checkpoints", "s3"),
+    },
     "kafka client": {
         "confluent": Plug("headrace.clients.kafka.confluent:ConfluentClient", "kafka"),
     },
@@ -46,6 +50,8 @@ PLUGS: dict[str, dict[str, Plug]] = {
 
 # Import name of each package that an extra brings, for the one clear sentence when it is missing.
 EXTRAS: dict[str, str] = {
+    "boto3": "s3",
+    "botocore": "s3",
     "confluent_kafka": "kafka",
     "lightgbm": "ml",
     "matplotlib": "ml",

@@ -21,6 +21,7 @@ TARGETS = (
     Target(path="src/headrace/catalog/plan.py", tests=("tests/unit/catalog/test_plan.py",)),
     Target(path="src/headrace/log/plan.py", tests=("tests/unit/log/test_plan.py", "tests/unit/log/test_judge.py")),
     Target(path="src/headrace/features/plan.py", tests=("tests/unit/features/test_plan.py",)),
+    Target(path="src/headrace/sdk/plan.py", tests=("tests/unit/sdk/test_plan.py",)),
     Target(path="src/headrace/schemas/plan.py", tests=("tests/unit/schemas/test_plan.py",)),
     Target(
         path="src/headrace/decisions/plan.py",

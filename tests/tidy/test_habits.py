@@ -70,7 +70,8 @@ def _leaves(node: ast.AST, *, loop: bool = False) -> bool:
 
 
 # Who may ask the environment: the kernel's cache for its folder, and the command line, which hands values on.
-ENVIRONMENT_READERS = ("core/kernel/cache.py", "cli/")
+# Doors that a notebook or a program comes in by look where the command line does: which log, which password.
+ENVIRONMENT_READERS = ("core/kernel/cache.py", "cli/", "runtime/project.py", "sdk/connect.py")
 
 
 def environment_read(module: Module) -> Iterator[str]:

@@ -17,6 +17,8 @@ def versions_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+PARTITIONS = "headrace_partitions"
+STUCK = "headrace_stable_offset_stuck_seconds"
 OWNED = "headrace_partitions_owned"
 VOID = "headrace_records_void"
 CLAIMS_LOST = "headrace_claims_lost"

@@ -22,7 +22,7 @@ from headrace.api.forwarding import Forward, Forwarded, Forwarder
 from headrace.api.lanes import Decides, Lane, Undecided, Waiting
 from headrace.api.metrics import Metrics
 from headrace.api.sampler import SamplerProcess
-from headrace.api.series import CLAIMS_LOST, OWNED, VOID
+from headrace.api.series import CLAIMS_LOST, OWNED, PARTITIONS, STUCK, VOID
 from headrace.api.settings import Settings
 from headrace.api.texts import Texts, check_language
 from headrace.core.codec import Physical, physical
@@ -107,6 +107,10 @@ class Service:
         self.ownership = ownership_of(self.project.log, name=address, topics=topics, owners=self._owners)
         self.ownership.begin()
         self._gauge("forwarded", self._forwarder.waits)
+        ownership = self.ownership
+        self.metrics.gauge(
+            STUCK, "How long an open transaction holds requests back.", {}, lambda: ownership.stuck_seconds
+        )
         for name in served:
             self._gauge_owner(name)
 
@@ -119,6 +123,8 @@ class Service:
             return lambda: read(self._owners()[name])
 
         labels = {"decision": name}
+        total = topic_state(self.project.log, self._owners()[name].version.decision.request.name).topic.partitions
+        self.metrics.gauge(PARTITIONS, "Partitions of a decision's requests.", labels, lambda: total)
         self.metrics.gauge(OWNED, "Partitions whose requests this process decides.", labels, of(lambda o: len(o.owned)))
         self.metrics.gauge(
             VOID,

@@ -1,4 +1,4 @@
-"""headrace import, produce, quarantine."""
+"""headrace import, produce."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import click
 from headrace.cli.output import Bar, emit_json, output_option
 from headrace.core.errors import InputError
 from headrace.log.pace import Pace
-from headrace.log.port import QUARANTINED, VERDICT, Verdict
+from headrace.log.port import Verdict
 from headrace.runtime.placing import topic_state
 from headrace.runtime.project import Project, open_project
-from headrace.runtime.topics import begin_at, refuse_internal, rows_from, where
+from headrace.runtime.topics import refuse_internal
 from headrace.schemas.define import AvailableAt, ImportOptions
 
 LINES_MAX = 10_000  # events of one append while producing: a second of work, a few megabytes
@@ -141,20 +141,3 @@ def read_event(line: str, number: int) -> dict[str, object]:
     if not isinstance(event, dict):
         raise InputError("HR-0902", f"line {number} is no JSON object", detail=f"seen {line.strip()[:80]}", line=number)
     return event
-
-
-@click.group()
-def quarantine() -> None:
-    """Rows that were set aside."""
-
-
-@quarantine.command("list")
-@click.argument("topic")
-@click.pass_obj
-def quarantine_list(folder: str, topic: str) -> None:
-    """Every row of TOPIC that was set aside, with its place and why, one JSON object a line."""
-    names = ", ".join(repr(verdict.name.lower()) for verdict in QUARANTINED)
-    with open_project(folder) as project:
-        chosen = where(topic_state(project.log, topic).topic, f"{VERDICT} in [{names}]")
-        for row in rows_from(project.log, topic, begin_at(project.log, topic, "beginning"), chosen=chosen):
-            emit_json(row)

@@ -23,7 +23,7 @@ _COMMANDS = {
     "import": ("headrace.cli.events", "import_events", "Import a Parquet, CSV or NDJSON file into a topic."),
     "produce": ("headrace.cli.events", "produce", "Append events, one JSON object a line."),
     "topics": ("headrace.cli.topics", "topics", "List topics, read and write them, see who lags, drop them."),
-    "quarantine": ("headrace.cli.events", "quarantine", "Rows that were set aside."),
+    "quarantine": ("headrace.cli.quarantine", "quarantine", "What was set aside; give it back."),
     "features": ("headrace.cli.features", "features", "Read features, replay them from files."),
     "training-set": ("headrace.cli.models", "training_set", "Build training sets, show what late data changed."),
     "models": ("headrace.cli.models", "models", "Train, list and evaluate models."),

@@ -123,7 +123,8 @@ class ClaimFold:
         self.voids += count - chosen.num_rows
         if chosen.num_rows:
             points = chosen.column("points").to_pylist() if self._wants_floors else []
-            self._keep(_column(chosen, "chain", pa.string())[-1].as_py(), points)
+            chains = _column(chosen, "chain", pa.string()).drop_null()
+            self._keep(chains[-1].as_py() if len(chains) else None, points)
         return np.where(valid, np.uint8(Standing.VALID), np.uint8(Standing.VOID))
 
     def _of_this_epoch(self, epochs: pa.Array) -> npt.NDArray[np.bool_]:

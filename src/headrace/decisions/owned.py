@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.core.codec import units
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import HeadraceError, LogError
 from headrace.core.points import Partition
 from headrace.core.times import Instant
 from headrace.decisions.claims import ClaimFold, Standing
@@ -93,7 +93,8 @@ def read_records(log: Log, owned: Owned, offsets: Sequence[int], rows: Sequence[
     """Fold what lies in a partition's records up to the last of these offsets; what the rows there are.
 
     rows: what lies at the offsets, where the caller appended it. Where nothing can lie between, nothing is read: the
-    log has read them back before it said where they are.
+    log has read them back before it said where they are. Raises: LogError HR-0349 where they are not read all the same;
+    what was read until then is folded.
     """
     fold = owned.fold
     if rows and offsets[0] == fold.next and offsets[-1] - offsets[0] == len(offsets) - 1:
@@ -101,4 +102,12 @@ def read_records(log: Log, owned: Owned, offsets: Sequence[int], rows: Sequence[
     found: dict[int, int] = {}
     for batch in log.read(owned.records, fold.next, end=offsets[-1] + 1):
         found.update(zip(units(batch.column(OFFSET)).tolist(), fold.take_batch(batch).tolist(), strict=True))
+    if offsets[-1] not in found:
+        raise LogError(
+            "HR-0349",
+            f"{owned.records}: what was appended could not be read",
+            detail=f"expected to reach offset {offsets[-1]}, at {fold.next}",
+            hint="try again: where the log ends there for long, a transaction is open",
+            retryable=True,
+        )
     return [Standing(found[offset]) for offset in offsets]

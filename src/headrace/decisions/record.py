@@ -35,7 +35,7 @@ from headrace.core.times import Duration, Instant
 from headrace.decisions.chain import link
 from headrace.decisions.define import Decision, Outcome
 from headrace.decisions.plan import Answer, Decided, Ruling, Scored
-from headrace.log.define import Topic
+from headrace.log.define import Partitioning, Topic
 
 PREFIX = "headrace.decisions."
 Row = tuple[Physical, ...]
@@ -152,6 +152,7 @@ def record_topic(decision: Decision) -> Topic:
         key="request_id",
         event_time="t",
         partitions=request.partitions,
+        partitioning=Partitioning.FOREIGN,  # that of its request, whose key is another
         clock=request.clock,
         max_late=_ANY_TIME,
         max_ahead=_ANY_TIME,

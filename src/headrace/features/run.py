@@ -149,19 +149,19 @@ class FeatureState:
                 if upto is None and feed is not None and feed.next > held.end:
                     raise _ahead(feed, held.end)
                 end = ends.get(held.partition)
-                count += self._read(log, found.topic, held, end)
+                count += self._read(log, found.topic, held, held.end if end is None else end)
                 if end is not None:
                     feed = self._feed(held.partition, end)
                     feed.next = max(feed.next, end)
         return count
 
-    def _read(self, log: Log, topic: Topic, held: PartitionState, end: int | None) -> int:
+    def _read(self, log: Log, topic: Topic, held: PartitionState, end: int) -> int:
         """A partition's rows behind what was read of it, and below `end`."""
         partition = held.partition
         feed = self.feeds.get(partition)
         self._check_incarnation(partition)
         first, count = held.start if feed is None else feed.next, 0
-        if first >= (held.end if end is None else end):
+        if first >= end:
             return 0
         for batch in log.read(partition, first, end=end):
             if batch.num_rows <= FEW_ROWS and partition.index < IMPORTS_FROM:

@@ -14,6 +14,7 @@ def refuse_change(old: Topic, new: Topic) -> None:
         ("event_time", old.event_time, new.event_time),
         ("clock", old.clock.value, new.clock.value),
         ("payload", old.payload.value, new.payload.value),
+        ("derivation", _of(old), _of(new)),
     ):
         if was != wanted:
             raise _refused(old, f"{what}: expected {was!r} as stored, seen {wanted!r}")
@@ -29,6 +30,10 @@ def refuse_change(old: Topic, new: Topic) -> None:
     for field in new.schema:
         if field.name not in old.schema and field.required:
             raise _refused(old, f"field {field.name!r}: a field added later is null before, so it cannot be required")
+
+
+def _of(topic: Topic) -> str | None:
+    return None if topic.derivation is None else topic.derivation.of
 
 
 def _refused(topic: Topic, detail: str) -> LogError:

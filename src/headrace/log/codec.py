@@ -14,7 +14,7 @@ from headrace.core.errors import DefinitionError, LogFormatError
 from headrace.core.rates import Rate
 from headrace.core.schema import DataType, Field, Kind
 from headrace.core.times import Duration
-from headrace.log.define import Partitioning, Payload, Stewardship, Topic
+from headrace.log.define import Derivation, Partitioning, Payload, Stewardship, Topic
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -40,6 +40,8 @@ def topic_to_json(topic: Topic) -> str:
         said["payload"] = topic.payload.value
     if topic.partitioning is not Partitioning.OWN:
         said["partitioning"] = topic.partitioning.value
+    if topic.derivation is not None:
+        said["derived_of"] = topic.derivation.of
     said.update(_stewardship(topic.stewardship))
     return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -67,6 +69,7 @@ def topic_from_json(text: str) -> Topic:
             tags=said.get("tags", ()),
             quota=_quota(said.get("quota")),
             protected=said.get("protected", True),
+            derivation=Derivation(of=said["derived_of"]) if "derived_of" in said else None,
             description=said["description"],
             fields={each["name"]: _field_from(each) for each in said["fields"]},
         )

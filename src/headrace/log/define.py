@@ -76,6 +76,13 @@ class Stewardship:
 UNATTENDED = Stewardship()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derivation:
+    """A topic's events are another's, in partitions of another key (docs/KAFKA.md K2). of: that topic's name."""
+
+    of: str
+
+
 @dataclass(frozen=True, slots=True)
 class Emission:
     """One source of a view: a topic, and the expression behind each value it emits."""
@@ -108,6 +115,7 @@ class Topic:
     payload: Payload
     partitioning: Partitioning
     stewardship: Stewardship
+    derivation: Derivation | None
     description: str
 
     def __init__(
@@ -131,12 +139,14 @@ class Topic:
         tags: Sequence[str] = (),
         quota: str | Rate | None = None,
         protected: bool = True,
+        derivation: Derivation | None = None,
         description: str = "",
     ) -> None:
         """key: the field that chooses the partition, never null. id: the field that identifies an event, never null; a
         request's topic must have one. event_time: the field that says when it happened; without one, the append
-        instant. retention: None keeps for ever. owner, tags, quota, protected: `Stewardship`; they are the topic's
-        `stewardship`, so that fields may have these names."""
+        instant. retention: None keeps for ever. derivation: of a derived topic, as `hr.derived_topic` makes it. owner,
+        tags, quota, protected: `Stewardship`; they are the topic's `stewardship`, so that fields may have these
+        names."""
         put = object.__setattr__
         put(self, "name", _topic_name(name))
         put(self, "schema", Schema.of(name, fields))
@@ -153,6 +163,7 @@ class Topic:
         put(self, "payload", Payload(payload))
         put(self, "partitioning", Partitioning(partitioning))
         put(self, "stewardship", Stewardship.of(name, owner, tags, quota, protected))
+        put(self, "derivation", derivation)
         put(self, "description", description)
         self._check()
 

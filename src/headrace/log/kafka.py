@@ -9,8 +9,6 @@ protocols. Touches the cluster through its client; has no thread of its own.
 from __future__ import annotations
 
 import json
-import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,16 +17,19 @@ import pyarrow as pa
 
 from headrace import plugs
 from headrace.clients.kafka.define import KafkaSettings
-from headrace.clients.kafka.port import GroupOffset, KafkaClient, Outgoing, Place, Sender, TopicFacts
+from headrace.clients.kafka.port import GroupOffset, KafkaClient, Outgoing, Place, TopicFacts
 from headrace.core.codec import units
-from headrace.core.errors import FencedError, LogError, UsageError
+from headrace.core.errors import LogError, UsageError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import Duration, Instant
 from headrace.log import kafka_registry as registry
 from headrace.log.changing import refuse_change
 from headrace.log.define import Payload, Topic
+from headrace.log.kafka_derived import refuse_derived, source_of
+from headrace.log.kafka_exclusive import KafkaExclusive
 from headrace.log.kafka_following import SLICE, Codecs, Following
-from headrace.log.kafka_registry import Import, Registered, judges_alike
+from headrace.log.kafka_imports import Imports, sealed_state
+from headrace.log.kafka_registry import Registered, judges_alike
 from headrace.log.kafka_rows import (
     Stored,
     offset_of,
@@ -36,12 +37,11 @@ from headrace.log.kafka_rows import (
     outgoing_judged,
     position,
     row_bits,
-    rows_before,
     versioning,
 )
-from headrace.log.kafka_topics import form_settings, in_sync, replicas
-from headrace.log.payload import EventCodec
-from headrace.log.plan import NEVER, Judge
+from headrace.log.kafka_sending import Sending
+from headrace.log.kafka_topics import form_settings, in_sync, kafka_settings, replicas
+from headrace.log.plan import NEVER
 from headrace.log.port import (
     AVAILABLE_AT,
     EVENT_TIME,
@@ -50,12 +50,15 @@ from headrace.log.port import (
     Append,
     Appended,
     Capabilities,
+    EventCodec,
+    Exclusive,
     Log,
     PartitionKind,
     PartitionState,
     TopicState,
 )
 
+_NOT_REACHED = ("HR-0340", "HR-0341", "HR-0342")
 CHANGES_MAX = 8  # times that others may change the registry first
 READ_BACK = Duration.parse("15s")  # for what was appended: a leader that is stopped is replaced in 6.5 s
 _NONE = np.zeros(0, np.int64)
@@ -100,11 +103,10 @@ class KafkaLog(Log):
             self._create(name, 1, Payload.JSON, None)
         self._following = Following(client, prefix=settings.prefix, codecs=codecs or _codecs())
         self._following.refresh()
-        self._sending = threading.RLock()
-        self._sender: Sender | None = None
-        self._transactor: Sender | None = None
-        self._transactional_id = f"{settings.prefix}headrace.append.{uuid.uuid4()}"
-        self._importing: dict[str, Judge] = {}
+        self._sending = Sending(client, prefix=settings.prefix)
+        self._imports = Imports(
+            client, self._following, create=self._create, change=self._change, live=self._live_state
+        )
         self._closed = False
 
     @property
@@ -137,7 +139,7 @@ class KafkaLog(Log):
         partitions = [self._live_state(held, index) for index in range(held.topic.partitions)]
         for made in held.imports:
             if made.sealed:
-                partitions += [_import_state(held, made, number) for number in range(made.partitions)]
+                partitions += [sealed_state(held, made, number) for number in range(made.partitions)]
         return TopicState(
             topic=held.topic, incarnation=held.incarnation, version=held.version, partitions=tuple(partitions)
         )
@@ -162,9 +164,10 @@ class KafkaLog(Log):
             self._following.refresh()
             held = self._following.registry.topics.get(topic.name)
             if held is None:
+                source = source_of(self._following.registry, topic)
                 facts = self._made(topic)
                 number = self._following.registry.incarnations.get(topic.name, 0) + 1
-                change = registry.declaration(topic, incarnation=number, version=1, kafka_id=facts.id)
+                change = registry.declaration(topic, incarnation=number, version=1, kafka_id=facts.id, source=source)
             elif held.topic == topic:
                 self._put_in_force(held)
                 return next(state for state in self.topics() if state.topic.name == topic.name)
@@ -187,7 +190,7 @@ class KafkaLog(Log):
             self._client.delete(name)
             facts = None
         if facts is None:
-            return self._create(name, topic.partitions, topic.payload, topic.retention)
+            return self._client.create(name, partitions=topic.partitions, settings=self._settings_of(topic))
         spans = self._client.spans([Place(name, index) for index in range(facts.partitions)])
         if facts.partitions != topic.partitions or any(span.high for span in spans):
             raise LogError(
@@ -197,21 +200,22 @@ class KafkaLog(Log):
                 hint="choose a prefix in the log's URL, or another name",
                 topic=topic.name,
             )
-        self._client.alter(name, settings=self._kafka_settings(topic.payload, topic.retention))
+        self._client.alter(name, settings=self._settings_of(topic))
         return facts
 
     def _create(self, name: str, partitions: int, form: Payload, retention: Duration | None) -> TopicFacts:
-        return self._client.create(name, partitions=partitions, settings=self._kafka_settings(form, retention))
+        settings = form_settings(form, retention, min_insync_replicas=in_sync(self._replication))
+        return self._client.create(name, partitions=partitions, settings=settings)
 
-    def _kafka_settings(self, form: Payload, retention: Duration | None) -> Mapping[str, str]:
-        return form_settings(form, retention, min_insync_replicas=in_sync(self._replication))
+    def _settings_of(self, topic: Topic) -> Mapping[str, str]:
+        return kafka_settings(topic, min_insync_replicas=in_sync(self._replication))
 
     def _altered(self, old: Topic, new: Topic) -> None:
         """In Kafka, before the registry says so: each step may be done again."""
         self._client.alter(
             self._settings.prefix + new.name,
             partitions=new.partitions if new.partitions > old.partitions else None,
-            settings=self._kafka_settings(new.payload, new.retention),
+            settings=self._settings_of(new),
         )
 
     def _put_in_force(self, held: Registered) -> None:
@@ -225,7 +229,7 @@ class KafkaLog(Log):
             if feed.version < held.version and not judges_alike(first, held.topic):
                 behind.append(feed)
         if behind:
-            offsets = self._send([versioning(feed.place, held.version) for feed in behind])
+            offsets = self._sending.send([versioning(feed.place, held.version) for feed in behind])
             self._following.pump_to({f.place: offset + 1 for f, offset in zip(behind, offsets, strict=True)})
 
     def drop(self, topic: str) -> None:
@@ -241,7 +245,7 @@ class KafkaLog(Log):
     def _change(self, topic: str, value: bytes) -> None:
         """Say a change in the registry and read it; whether it counts is seen there."""
         place = self._following.registry_place
-        (offset,) = self._send([Outgoing(place, topic.encode(), value)])
+        (offset,) = self._sending.send([Outgoing(place, topic.encode(), value)])
         self._following.pump_to({place: offset + 1})
 
     # --- appending ---
@@ -252,23 +256,46 @@ class KafkaLog(Log):
         self._open()
         if (group is None) != (cut is None):
             raise UsageError("HR-0314", "append needs both group and cut, or neither")
-        sent = [self._prepared(append) for append in appends]
-        offsets = None if group is None or cut is None else self._group_offsets(cut)
-        records = [record for one in sent for record in one.records]
-        if offsets is not None or (atomic and len(records) > 1):
-            found = self._transaction(records, group=group, offsets=offsets)
-        else:
-            found = self._send(records)
-        self._read_back(records, found)
+        try:
+            sent = [self._prepared(append) for append in appends]
+            offsets = None if group is None or cut is None else self._group_offsets(cut)
+            records = [record for one in sent for record in one.records]
+            if offsets is not None or (atomic and len(records) > 1):
+                named = None if group is None else self._group_name(group)
+                found = self._sending.transaction(records, group=named, offsets=offsets)
+            else:
+                found = self._sending.send(records)
+        except LogError:
+            self._imports.forget()
+            raise
+        try:
+            return self._answers(sent, records, found)
+        except LogError as error:
+            if error.code not in _NOT_REACHED:
+                raise
+            # Elsewhere these say that nothing was sent, and whoever relies on it would send the next before this one.
+            raise LogError(
+                "HR-0311",
+                "rows were appended and could not be read back",
+                detail=error.message,
+                hint="read before they are sent again; rows with an id may simply be sent again",
+                retryable=True,
+            ) from error
+
+    def _answers(
+        self, sent: Sequence[_Sent], records: Sequence[Outgoing], offsets: Sequence[int]
+    ) -> tuple[Appended, ...]:
+        self._read_back(records, offsets)
         answers, first = [], 0
         for one in sent:
-            answers.append(self._appended(one, found[first : first + len(one.records)]))
+            answers.append(self._appended(one, offsets[first : first + len(one.records)]))
             first += len(one.records)
         return tuple(answers)
 
     def _prepared(self, append: Append) -> _Sent:
         held = self._following.find(append.partition)
         index, topic = append.partition.index, held.topic
+        refuse_derived(topic)
         if append.at is not None or append.begins is not None and index < IMPORTS_FROM:
             raise UsageError(
                 "HR-0314",
@@ -284,32 +311,10 @@ class KafkaLog(Log):
             codec = self._following.codec(topic, live=True)
             records = outgoing(topic, codec, place, append.rows, request=append.request)
             return _Sent(append, held, place, topic.payload, records, _rows_of(records, append, topic.payload))
-        return self._prepared_import(append, held, place)
-
-    def _prepared_import(self, append: Append, held: Registered, place: Place) -> _Sent:
-        found = held.import_of(append.partition.index)
-        assert found is not None, "found before"
-        made, number = found
-        if made.sealed:
-            raise LogError("HR-0314", f"{append.partition} is a sealed import")
-        if append.available_at is None or len(append.available_at) != len(append.rows):
-            raise UsageError("HR-0314", f"{append.partition}: rows of an import say when they were available")
-        before = self._import_rows(place)
-        if append.begins is not None and append.begins != before:
-            raise LogError(
-                "HR-0330",
-                f"{append.partition}: rows that begin at row {append.begins} came when it held {before}",
-                retryable=True,
-                end=before,
-            )
-        judge = self._import_judge(held, made)
-        index = append.partition.index
-        judged = judge.imported(index, append.rows, append.available_at)
-        judge.remember(index, append.rows, judged)
-        stored = Stored(available_at=judged.available_at, verdicts=judged.verdicts)
-        codec = self._following.codec(held.topic, live=False)
-        records = outgoing_judged(held.topic, codec, place, append.rows, stored, form=made.form, before=before)
-        return _Sent(append, held, place, made.form, records, _rows_of(records, append, made.form), stored)
+        judged = self._imports.judge(held, append)
+        form, codec = judged.made.form, self._following.codec(topic, live=False)
+        records = outgoing_judged(topic, codec, place, append.rows, judged.stored, form=form, before=judged.before)
+        return _Sent(append, held, place, form, records, _rows_of(records, append, form), judged.stored)
 
     def _read_back(self, records: Sequence[Outgoing], offsets: Sequence[int]) -> None:
         """Until what was appended to live partitions has been judged, and what was appended to imports is stable: a
@@ -374,46 +379,16 @@ class KafkaLog(Log):
         place = topic.schema.names.index(topic.event_time)
         return np.array([row[place] for row in rows], np.int64)
 
-    # --- sending: one call at a time ---
-
-    def _send(self, records: Sequence[Outgoing]) -> list[int]:
-        if not records:
-            return []
-        with self._sending:
-            if self._sender is None:
-                self._sender = self._client.sender()
-            try:
-                return self._sender.send(records)
-            except LogError as error:
-                if error.code == "HR-0311" or isinstance(error, FencedError):
-                    self._sender.close()
-                    self._sender = None
-                raise
-
-    def _transaction(
-        self, records: Sequence[Outgoing], *, group: str | None, offsets: Mapping[Place, GroupOffset] | None
-    ) -> list[int]:
-        with self._sending:
-            if self._transactor is None:
-                self._transactor = self._client.sender(transactional_id=self._transactional_id)
-            sender = self._transactor
-            try:
-                sender.begin()
-                found = sender.send(records) if records else []
-                sender.commit(group=None if group is None else self._group_name(group), offsets=offsets)
-                return found
-            except LogError as error:
-                self._transactor = None  # the next one with this id ends what is open, either way
-                if error.code in ("HR-0343", "HR-0345"):
-                    self._give_up(sender)
-                sender.close()
-                raise
-
-    def _give_up(self, sender: Sender) -> None:
-        try:
-            sender.abort()
-        except LogError:
-            pass  # the broker aborts it, at the latest after its timeout
+    def exclusive(self, name: str) -> Exclusive:
+        self._open()
+        return KafkaExclusive(
+            self._client.sender(transactional_id=self._settings.prefix + name),
+            self._following,
+            name=name,
+            group=self._group_name(name),
+            committed=self.group,
+            offsets=self._group_offsets,
+        )
 
     # --- groups ---
 
@@ -496,90 +471,7 @@ class KafkaLog(Log):
         self, topic: str, import_id: str, *, seal: bool = False, form: Payload = Payload.ARROW
     ) -> tuple[PartitionState, ...]:
         self._open()
-        self._following.refresh()
-        held, made = self._import(topic, import_id)
-        if made is None:
-            number = sum(one.partitions for one in held.imports)
-            name = f"{self._settings.prefix}{topic}.import.{held.incarnation}.{number}.{uuid.uuid4().hex[:8]}"
-            facts = self._create(name, held.topic.partitions, form, None)
-            wanted = Import(
-                import_id=import_id,
-                first=registry.next_import(held),
-                partitions=held.topic.partitions,
-                form=form,
-                kafka_topic=name,
-                kafka_id=facts.id,
-            )
-            self._change(topic, registry.importing(held, wanted))
-            held, made = self._import(topic, import_id)
-            assert made is not None, "this one counts, or another's of the same id"
-            if made.kafka_id != facts.id:
-                self._client.delete(name)
-        if seal and not made.sealed:
-            self._seal(held, made)
-            held, made = self._import(topic, import_id)
-            assert made is not None
-            self._importing.pop(made.kafka_id, None)
-        return tuple(self._import_partition(held, made, number) for number in range(made.partitions))
-
-    def _import(self, topic: str, import_id: str) -> tuple[Registered, Import | None]:
-        held = self._following.registered(topic)
-        return held, next((one for one in held.imports if one.import_id == import_id), None)
-
-    def _import_partition(self, held: Registered, made: Import, number: int) -> PartitionState:
-        if made.sealed:
-            return _import_state(held, made, number)
-        rows = self._import_rows(Place(made.kafka_topic, number))
-        return PartitionState(
-            partition=held.partition(made.first + number),
-            kind=PartitionKind.IMPORT,
-            start=0,
-            end=0,
-            available_at=Instant(int(NEVER)),
-            sealed=False,
-            rows=rows,
-        )
-
-    def _seal(self, held: Registered, made: Import) -> None:
-        places = [Place(made.kafka_topic, number) for number in range(made.partitions)]
-        spans = self._client.spans(places)
-        rows = tuple(self._import_rows(place) for place in places)
-        ends = tuple(position(made.form, span.end) for span in spans)
-        self._change(held.topic.name, registry.sealing(held, made.import_id, ends=ends, rows=rows))
-
-    def _import_rows(self, place: Place) -> int:
-        """How many rows an import's partition holds: its last record says so."""
-        (span,) = self._client.spans([place])
-        back = 4
-        while span.end > span.start:
-            first = max(span.start, span.end - back)
-            last = None
-            for records in self._following.fetched(place, first, span.end):
-                last = records[-1]
-            if last is not None:
-                return rows_before(last)
-            if first == span.start:
-                break
-            back *= 8  # what an aborted append left lies between
-        return 0
-
-    def _import_judge(self, held: Registered, made: Import) -> Judge:
-        """Knows the ids of all that is visible of the topic, and of what this import holds; kept until it is sealed."""
-        found = self._importing.get(made.kafka_id)
-        if found is None or found.topic != held.topic:
-            found = Judge(held.topic)
-            states = [self._live_state(held, index) for index in range(held.topic.partitions)]
-            states += [_import_state(held, one, n) for one in held.imports if one.sealed for n in range(one.partitions)]
-            for state in states:
-                for batch in self._following.read(state.partition, state.start, None, 1 << 18):
-                    _know(found, state.partition.index, batch)
-            for number, span in enumerate(
-                self._client.spans([Place(made.kafka_topic, n) for n in range(made.partitions)])
-            ):
-                for batch in self._following.imported(held, made, number, 0, position(made.form, span.end)):
-                    _know(found, made.first + number, batch)
-            self._importing[made.kafka_id] = found
-        return found
+        return self._imports.partitions(topic, import_id, seal=seal, form=form)
 
     # --- ending ---
 
@@ -587,10 +479,7 @@ class KafkaLog(Log):
         if self._closed:
             return
         self._closed = True
-        with self._sending:
-            for sender in (self._sender, self._transactor):
-                if sender is not None:
-                    sender.close()
+        self._sending.close()
         self._following.close()
         self._client.close()
 
@@ -605,11 +494,6 @@ def _codecs() -> Codecs:
     return lambda topic, live: made(topic, live=live)
 
 
-def _know(judge: Judge, index: int, batch: pa.RecordBatch) -> None:
-    judge.restore([(index, batch)])
-    judge.recall([(index, batch)])
-
-
 def _rows_of(records: Sequence[Outgoing], append: Append, form: Payload) -> Sequence[int]:
     """How many rows each record holds: one, or in Arrow form slices alike but for the last."""
     if form is Payload.JSON or not records:
@@ -621,19 +505,6 @@ def _arrow_rows(record: Outgoing) -> int:
     assert record.value is not None
     with pa.ipc.open_stream(record.value) as reader:
         return sum(batch.num_rows for batch in reader)
-
-
-def _import_state(held: Registered, made: Import, number: int) -> PartitionState:
-    assert made.ends is not None
-    return PartitionState(
-        partition=held.partition(made.first + number),
-        kind=PartitionKind.IMPORT,
-        start=0,
-        end=made.ends[number],
-        available_at=Instant(int(NEVER)),
-        sealed=True,
-        rows=made.rows[number],
-    )
 
 
 def _form(held: Registered, index: int) -> Payload:

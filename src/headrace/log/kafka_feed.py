@@ -21,9 +21,8 @@ from headrace.core.schema import Schema
 from headrace.log.define import Partitioning, Topic
 from headrace.log.kafka_registry import Registered
 from headrace.log.kafka_rows import Decoded, Verdicts, decoded, offset_of, position, version_of
-from headrace.log.payload import EventCodec, Unreadable
 from headrace.log.plan import NEVER, Judge, Judged
-from headrace.log.port import OFFSET, SYSTEM_COLUMNS, Verdict
+from headrace.log.port import OFFSET, SOURCE_COLUMNS, SYSTEM_COLUMNS, EventCodec, Unreadable, Verdict
 
 Codec = Callable[[Topic], EventCodec]
 Known = Callable[[int], Topic]  # a version's definition
@@ -81,20 +80,27 @@ class Feed:
         self._forget(kept)
 
     def _take(self, topic: Topic, records: Sequence[Record]) -> None:
-        found = decoded(topic, self._codec(topic), records, form=self.form, judged=False)
-        self._count(found.unreadable)
-        if not found.rows.num_rows:
+        batch, unreadable = self._read(topic, records)
+        self._count(unreadable)
+        if batch is None:
             return
+        offsets = batch.column(OFFSET)
+        self._firsts.append(offsets[0].as_py())
+        self._tail.append(batch)
+        self._tail_rows += batch.num_rows
+        self.end = offsets[-1].as_py() + 1
+
+    def _read(self, topic: Topic, records: Sequence[Record]) -> tuple[pa.RecordBatch | None, Sequence[Unreadable]]:
+        """Rows that are met for the first time, as the log's port gives them; None where there are none."""
+        found = decoded(topic, self._codec(topic), records, form=self.form, judged=False)
+        if not found.rows.num_rows:
+            return None, found.unreadable
         judged = self._judged(topic, found)
         self.available_at = max(self.available_at, int(judged.available_at[-1]))
         odd = np.flatnonzero(np.isin(judged.verdicts, _BY_ID))
         self._by_id[0].extend(found.positions[odd].tolist())
         self._by_id[1].extend(judged.verdicts[odd].tolist())
-        batch = with_system(found, judged)
-        self._firsts.append(int(found.positions[0]))
-        self._tail.append(batch)
-        self._tail_rows += batch.num_rows
-        self.end = int(found.positions[-1]) + 1
+        return with_system(found, judged), found.unreadable
 
     def _judged(self, topic: Topic, found: Decoded) -> Judged:
         index, judge = self.partition.index, self._judge
@@ -194,10 +200,17 @@ def with_system(found: Decoded, judged: Judged) -> pa.RecordBatch:
 
 def conformed(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
     """With a topic's fields as they are now: one that was added since is null."""
-    if batch.schema.names[len(SYSTEM_COLUMNS) :] == list(schema.names):
+    first, behind = len(SYSTEM_COLUMNS), batch.num_columns - (len(SOURCE_COLUMNS) if is_derived(batch) else 0)
+    if batch.schema.names[first:behind] == list(schema.names):
         return batch
-    arrays = list(batch.columns[: len(SYSTEM_COLUMNS)])
+    arrays = list(batch.columns[:first])
     for field in schema:
         place = batch.schema.get_field_index(field.name)
         arrays.append(pa.nulls(batch.num_rows, field.type.arrow) if place < 0 else batch.column(place))
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([*SYSTEM_COLUMNS, *schema.arrow]))
+    whole = [*SYSTEM_COLUMNS, *schema.arrow, *(SOURCE_COLUMNS if is_derived(batch) else ())]
+    return pa.RecordBatch.from_arrays([*arrays, *batch.columns[behind:]], schema=pa.schema(whole))
+
+
+def is_derived(batch: pa.RecordBatch) -> bool:
+    """Whether its rows name where they were read of their source."""
+    return bool(batch.schema.names[-1] == SOURCE_COLUMNS[-1].name)

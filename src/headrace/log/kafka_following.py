@@ -20,12 +20,12 @@ from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.times import ZERO, Duration
 from headrace.log import kafka_registry as registry
 from headrace.log.define import Topic
+from headrace.log.kafka_derived import DerivedFeed, unbound
 from headrace.log.kafka_feed import Feed, conformed, with_system
 from headrace.log.kafka_registry import Import, Registered, Registry
 from headrace.log.kafka_rows import decoded, offset_of, position
-from headrace.log.payload import EventCodec
 from headrace.log.plan import Judged
-from headrace.log.port import OFFSET
+from headrace.log.port import OFFSET, EventCodec
 
 Codecs = Callable[[Topic, bool], EventCodec]  # of a definition; whether its rows are live
 
@@ -120,12 +120,13 @@ class Following:
             place = self.place(held, partition.index)
             self.check_id(held, self.client.cluster(self.prefix))
             start = self.client.spans([place])[0].start
-            made = Feed(
+            derived = held.topic.derivation is not None
+            made = (DerivedFeed if derived else Feed)(
                 held,
                 partition.index,
                 place,
                 start=start,
-                codec=lambda topic: self.codec(topic, live=True),
+                codec=lambda topic: self.codec(unbound(topic) if derived else topic, live=not derived),
                 known=lambda version: self._definition(partition.topic, version),
             )
             self.feeds[partition] = self._by_place[place] = made
@@ -344,7 +345,7 @@ def _from(batch: pa.RecordBatch, at: int) -> pa.RecordBatch:
 
 def _below(batch: pa.RecordBatch, end: int) -> pa.RecordBatch:
     offsets = batch.column(OFFSET)
-    if offsets[-1].as_py() < end:
+    if not len(offsets) or offsets[-1].as_py() < end:
         return batch
     return batch.slice(0, int(np.searchsorted(offsets.to_numpy(), end)))
 

@@ -47,12 +47,14 @@ class Import:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """A topic as the registry has it. versions: its definitions, version 1 first."""
+    """A topic as the registry has it. versions: its definitions, version 1 first. source: of a derived topic, the
+    incarnation of what it is derived of."""
 
     incarnation: int
     kafka_id: str
     versions: tuple[Topic, ...]
     imports: tuple[Import, ...] = ()
+    source: int | None = None
 
     @property
     def topic(self) -> Topic:
@@ -123,7 +125,10 @@ class Registry:
                 return False
             self.incarnations[name] = said["incarnation"]
             self.topics[name] = Registered(
-                incarnation=said["incarnation"], kafka_id=said["kafka_id"], versions=(topic,)
+                incarnation=said["incarnation"],
+                kafka_id=said["kafka_id"],
+                versions=(topic,),
+                source=said.get("source"),
             )
             return True
         if (said["incarnation"], said["version"]) != (held.incarnation, held.version + 1):
@@ -172,10 +177,12 @@ def judges_alike(old: Topic, new: Topic) -> bool:
     return law(old) == law(new)
 
 
-def declaration(topic: Topic, *, incarnation: int, version: int, kafka_id: str) -> bytes:
+def declaration(topic: Topic, *, incarnation: int, version: int, kafka_id: str, source: int | None = None) -> bytes:
+    """source: as `Registered`, at version 1."""
     said = {
         "event": "declare", "topic": topic.name, "incarnation": incarnation, "version": version,
         "kafka_id": kafka_id, "definition": topic_to_json(topic),
+        **({} if source is None else {"source": source}),
     }  # fmt: skip
     return _text(said)
 

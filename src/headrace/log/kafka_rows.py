@@ -21,7 +21,7 @@ from headrace.core.codec import key_bytes, rows_to_batch, units
 from headrace.core.errors import SchemaError
 from headrace.core.schema import Schema
 from headrace.log.define import Payload, Topic
-from headrace.log.payload import EventCodec, Row, Unreadable
+from headrace.log.port import EventCodec, Row, Unreadable
 
 # A position has 42 bits (features/online.py): 2**26 records of at most 2**16 rows each.
 ROW_BITS = 16
@@ -83,10 +83,10 @@ def outgoing(
     """Live rows as records, in order."""
     headers: Headers = ((REQUEST, b"\1"),) if request else ()
     if topic.payload is Payload.ARROW:
-        parts = _slices(_as_batch(topic.schema, rows))
-        return [Outgoing(place, None, _ipc(part), headers) for part in parts]
+        parts = slices(_as_batch(topic.schema, rows))
+        return [Outgoing(place, None, ipc(part), headers) for part in parts]
     values = codec.encode(rows)
-    return [Outgoing(place, key, value, headers) for key, value in zip(_keys(topic, rows), values, strict=True)]
+    return [Outgoing(place, key, value, headers) for key, value in zip(keys_of(topic, rows), values, strict=True)]
 
 
 def outgoing_judged(
@@ -105,12 +105,12 @@ def outgoing_judged(
         for values, (name, type) in zip((stored.available_at, stored.verdicts), _STORED, strict=True):
             batch = batch.append_column(name, pa.array(values, type))
         made, count = [], before
-        for part in _slices(batch):
+        for part in slices(batch):
             count += part.num_rows
-            made.append(Outgoing(place, None, _ipc(part), ((ROWS, _bytes(count)),)))
+            made.append(Outgoing(place, None, ipc(part), ((ROWS, _bytes(count)),)))
         return made
     judged = zip(stored.available_at.tolist(), stored.verdicts.tolist(), strict=True)
-    keyed = zip(_keys(topic, rows), codec.encode(rows), judged, strict=True)
+    keyed = zip(keys_of(topic, rows), codec.encode(rows), judged, strict=True)
     return [
         Outgoing(place, key, value, ((AVAILABLE_AT, _bytes(at)), (VERDICT, bytes((verdict,))), (ROWS, _bytes(count))))
         for count, (key, value, (at, verdict)) in enumerate(keyed, before + 1)
@@ -135,14 +135,14 @@ def rows_before(record: Record) -> int:
     return _number(dict(record.headers)[ROWS])
 
 
-def _keys(topic: Topic, rows: pa.RecordBatch | Sequence[Row]) -> Iterable[bytes]:
+def keys_of(topic: Topic, rows: pa.RecordBatch | Sequence[Row]) -> Iterable[bytes]:
     if isinstance(rows, pa.RecordBatch):
         return [key_bytes(key) for key in rows.column(topic.key).to_pylist()]
     place = topic.schema.names.index(topic.key)
     return [key_bytes(row[place]) for row in rows]  # type: ignore[arg-type]  # a key is a text or an int64, never null
 
 
-def _slices(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+def slices(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
     """Parts of few enough rows and bytes, as alike as they come."""
     if not batch.num_rows:
         return []
@@ -150,7 +150,7 @@ def _slices(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
     return [batch.slice(first, each) for first in range(0, batch.num_rows, each)]
 
 
-def _ipc(batch: pa.RecordBatch) -> bytes:
+def ipc(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -220,7 +220,7 @@ def _decoded_arrow(topic: Topic, codec: EventCodec, records: Sequence[Record], *
     unreadable: list[Unreadable] = []
     for record in records:
         try:
-            batch = _read_ipc(topic.schema, record.value, judged=judged)
+            batch = read_ipc(topic.schema, record.value, beside=_STORED if judged else ())
             codec.check(batch.select(topic.schema.names))
         except SchemaError as error:
             unreadable.append(Unreadable(record.offset, error.code, error.message))
@@ -238,7 +238,7 @@ def _decoded_arrow(topic: Topic, codec: EventCodec, records: Sequence[Record], *
         requests.append(np.full(count, any(name == REQUEST for name, _ in record.headers), np.bool_))
     none = np.zeros(0, np.int64)
     return Decoded(
-        rows=_one(topic.schema, batches),
+        rows=one_batch(topic.schema, batches),
         positions=np.concatenate(positions) if positions else none,
         stamps=np.concatenate(stamps) if stamps else none,
         requests=np.concatenate(requests) if requests else none.astype(np.bool_),
@@ -254,9 +254,10 @@ def _joined(stored: Sequence[tuple[Integers, Verdicts]]) -> Stored:
     return Stored(available_at=np.concatenate(available), verdicts=np.concatenate(verdicts))
 
 
-def _read_ipc(schema: Schema, value: bytes | None, *, judged: bool) -> pa.RecordBatch:
-    """A record's batch with the topic's fields; one that it lacks is null. Raises: ValueError and Arrow's errors for
-    what is no such batch: other fields or types, too many rows, nulls where there may be none."""
+def read_ipc(schema: Schema, value: bytes | None, *, beside: Iterable[tuple[str, pa.DataType]] = ()) -> pa.RecordBatch:
+    """A record's batch with the topic's fields, and those beside them; one that it lacks is null. Raises: ValueError
+    and Arrow's errors for what is no such batch: other fields or types, too many rows, nulls where there may be none.
+    """
     if value is None:
         raise ValueError("the record is empty")
     with pa.ipc.open_stream(value) as reader:
@@ -266,8 +267,7 @@ def _read_ipc(schema: Schema, value: bytes | None, *, judged: bool) -> pa.Record
     batch = batches[0]
     batch.validate(full=True)
     expected = {f.name: f.type.arrow for f in schema.fields}
-    if judged:
-        expected |= dict(_STORED)
+    expected |= dict(beside)
     unknown = [name for name in batch.schema.names if name not in expected]
     if unknown:
         raise ValueError(f"unknown field {unknown[0]!r}")
@@ -281,7 +281,7 @@ def _read_ipc(schema: Schema, value: bytes | None, *, judged: bool) -> pa.Record
     return pa.RecordBatch.from_arrays(columns, names=list(expected))
 
 
-def _one(schema: Schema, batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+def one_batch(schema: Schema, batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0]
     arrow = pa.schema([pa.field(f.name, f.type.arrow) for f in schema.fields])

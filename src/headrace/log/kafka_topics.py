@@ -14,6 +14,9 @@ from headrace.log.define import Payload, Topic
 # Of one batch in Kafka, compressed. JSON: Kafka's own default, rounded to what people say; a larger event is no fact
 # but a file. ARROW: a batch of 2**16 rows of 100 bytes, the most that one record may hold.
 RECORD_BYTES_MAX: Mapping[Payload, int] = {Payload.JSON: 1 << 20, Payload.ARROW: 8 << 20}
+# Of a derived topic, whatever its form: an event that fitted its source compressed goes out as it is, with a header;
+# one that did not fit would hold up all behind it. It is what a sender takes at most.
+DERIVED_BYTES_MAX = 64 << 20
 
 
 def kafka_settings(topic: Topic, *, min_insync_replicas: int = 1) -> Mapping[str, str]:
@@ -23,7 +26,8 @@ def kafka_settings(topic: Topic, *, min_insync_replicas: int = 1) -> Mapping[str
     record is its broker's, which readers fold into available_at (docs/KAFKA.md K5). Retention in milliseconds is
     rounded up: a row is kept at least as long as declared.
     """
-    return form_settings(topic.payload, topic.retention, min_insync_replicas=min_insync_replicas)
+    settings = form_settings(topic.payload, topic.retention, min_insync_replicas=min_insync_replicas)
+    return settings if topic.derivation is None else {**settings, "max.message.bytes": str(DERIVED_BYTES_MAX)}
 
 
 def form_settings(form: Payload, retention: Duration | None, *, min_insync_replicas: int) -> Mapping[str, str]:

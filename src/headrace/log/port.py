@@ -16,11 +16,13 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from headrace.core.errors import UsageError
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Duration, Instant
 from headrace.log.define import Payload, Topic
@@ -53,6 +55,7 @@ class Verdict(enum.IntEnum):
 
 
 TAKEN = (Verdict.ACCEPTED, Verdict.RESTAMPED)
+CARRIED = (*TAKEN, Verdict.LATE)  # what derived topics hold of their source: all that anything may see (SEMANTICS 5.1)
 QUARANTINED = (Verdict.CONFLICT, Verdict.AHEAD, Verdict.MISPLACED)
 
 
@@ -86,6 +89,29 @@ class TopicState:
     partitions: tuple[PartitionState, ...]
 
 
+# Columns that rows of a derived topic end with, behind its own fields: where each was read of its source.
+SOURCE_INCARNATION = "_source_incarnation"
+SOURCE_PARTITION = "_source_partition"
+SOURCE_OFFSET = "_source_offset"
+SOURCE_COLUMNS = (
+    pa.field(SOURCE_INCARNATION, pa.int32(), nullable=False),
+    pa.field(SOURCE_PARTITION, pa.int32(), nullable=False),
+    pa.field(SOURCE_OFFSET, pa.int64(), nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inherited:
+    """What derived rows have of the rows that they are of (SEMANTICS 5.1). source: the partition those lie in. The rest
+    one a row: offsets there, which rise; available_at and event_times, int64 microseconds; verdicts, uint8."""
+
+    source: Partition
+    offsets: npt.NDArray[np.int64]
+    available_at: npt.NDArray[np.int64]
+    event_times: npt.NDArray[np.int64]
+    verdicts: npt.NDArray[np.uint8]
+
+
 Physical = bool | int | float | str | None  # instants in microseconds, decimals in units
 
 
@@ -99,6 +125,7 @@ class Append:
     at: of live rows, the append instant, where the caller had to know it before (a decision's t is its request's event
     time); by default the log's clock says. begins: the offset that the first row must get, where what is appended was
     computed from all that lies before it; by default wherever the end is. Both only where `capabilities.conditional`.
+    inherited: of rows for a derived topic, which are a batch then; by `Log.exclusive` only.
     """
 
     partition: Partition
@@ -107,6 +134,7 @@ class Append:
     request: bool = False
     at: Instant | None = None
     begins: int | None = None
+    inherited: Inherited | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +173,67 @@ class Capabilities:
     conditional: bool = True
     gaps: bool = False
     shared: bool = False
+
+
+class Exclusive(ABC):
+    """The writer by a name: of those that were made with it the one that was made last. One thread at a time.
+
+    What it appends and how far it has read what it made that of are one transaction, so whoever comes next goes on
+    where the last one got to, and nothing is written twice (docs/KAFKA.md K2).
+    """
+
+    @abstractmethod
+    def cut(self) -> Cut:
+        """How far its name has got, committed; asked anew with each call, and final once this writer is made: older
+        ones were fenced before. Raises: LogError HR-0340 to HR-0342."""
+
+    @abstractmethod
+    def append(self, appends: Sequence[Append], *, cut: Cut) -> None:
+        """Append all of them and move the name to `cut`, or nothing of both. They are not read back.
+
+        Raises: FencedError HR-0344 (another was made with this name), LogError HR-0345 or HR-0343 (nothing was taken;
+        ask `cut` again before you go on), HR-0311 (unknown: make another writer of this name and ask it). After any
+        error but HR-0345 and HR-0343 this writer is over."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Without waiting. Others need not wait for it either."""
+
+
+Row = tuple[Physical, ...]
+
+
+class Unreadable(NamedTuple):
+    """A value that is no event of its topic. place: among those that were given. code: of the error that says why."""
+
+    place: int
+    code: str
+    reason: str
+
+
+class Decoded(NamedTuple):
+    """rows: what could be read, the topic's fields in declared order. places: of each row, among the values given."""
+
+    rows: pa.RecordBatch
+    places: npt.NDArray[np.int64]
+    unreadable: Sequence[Unreadable]
+
+
+class EventCodec(ABC):
+    """Of one definition of a topic, for live events or for an import's."""
+
+    @abstractmethod
+    def encode(self, rows: pa.RecordBatch | Sequence[Row]) -> list[bytes]:
+        """A value for each row, in order. The rows are valid already."""
+
+    @abstractmethod
+    def decode(self, values: Sequence[bytes]) -> Decoded:
+        """Rows in the order of their values. One that is no event of the topic harms no other."""
+
+    @abstractmethod
+    def check(self, batch: pa.RecordBatch) -> None:
+        """Rows that came as Arrow, with the topic's fields and types: do they keep to its rules? Raises: SchemaError
+        for the first that does not."""
 
 
 class Log(ABC):
@@ -209,6 +298,16 @@ class Log(ABC):
         One, or one for each live partition: then a row goes where its key would. form: of the rows, where the log has
         several; at the first call. A second call with a known id returns them with how many rows they hold, from which
         a broken import goes on."""
+
+    def exclusive(self, name: str) -> Exclusive:
+        """A writer of its own by this name, made now: older ones of the same name are fenced on return. Its group has
+        the name too. Raises: UsageError HR-0366 where the log has none."""
+        raise UsageError(
+            "HR-0366",
+            f"a log of kind {self.capabilities.name!r} has no derived topics",
+            detail="one process owns it and reads all of its partitions, so no view needs them",
+            hint='name a Kafka cluster in headrace.toml: log = "kafka://HOST:PORT"',
+        )
 
     @abstractmethod
     def close(self) -> None:

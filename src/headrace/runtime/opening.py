@@ -27,6 +27,11 @@ def open_log_of(url: str, folder: Path, *, clock: Clock, role: Role, environ: Ma
     return KafkaLog(client, settings=settings)
 
 
+def origin_of(log: Log) -> str:
+    """Which log it is, for what is kept of it elsewhere: a cluster's id and the prefix; "" for a file."""
+    return f"{log.client.cluster().id}/{log.prefix}" if isinstance(log, KafkaLog) else ""
+
+
 def ownership_of(
     log: Log, *, name: str, topics: Mapping[str, str], owners: Callable[[], Mapping[str, Owner]]
 ) -> Ownership:

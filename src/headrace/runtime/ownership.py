@@ -19,6 +19,7 @@ from headrace.core.times import Duration
 
 GROUP = "headrace.serve"  # behind the log's prefix
 POLL = Duration.parse("250ms")  # between two signs of life: many in a session timeout
+MEASURE_SECONDS = 5.0  # between two looks at the stable offsets
 RETRY_SECONDS = 0.5  # after a claim that failed, or was lost while the group still gives the partition
 KNOWN_SECONDS = 1.0  # how long what the group said of its members is believed
 
@@ -63,6 +64,10 @@ class Ownership:
         self._known: tuple[float, Mapping[Place, str]] = (-KNOWN_SECONDS, {})
         self._lock = threading.Lock()
         self._successors: dict[str, Owner] = {}
+        self._stuck: dict[
+            Place, tuple[int, float]
+        ] = {}  # the stable offset that others' records lie behind, since when
+        self._measured = -MEASURE_SECONDS
         self.settled = False  # every partition that was given has been claimed, at least once
 
     def begin(self) -> None:
@@ -103,6 +108,13 @@ class Ownership:
                 known = self._client.members(self._prefix + GROUP)
                 self._known = (time.monotonic(), known)
         return known.get(Place(self._prefix + self._topics[decision], index))
+
+    @property
+    def stuck_seconds(self) -> float:
+        """For how long records of partitions that are given lie behind a stable offset that does not move: somebody's
+        open transaction, which keeps requests from being decided (docs/KAFKA.md K4)."""
+        now = time.monotonic()
+        return max((now - since for _, since in list(self._stuck.values())), default=0.0)
 
     def take(self, decision: str, owner: Owner) -> None:
         """Claim for a decider that takes another's place, before it gets its first request; what that other has under
@@ -145,6 +157,23 @@ class Ownership:
             for decision, owner in {**self._owners(), **self._successors}.items():
                 fine &= self._settle(decision, owner)
             self.settled = self.settled or (fine and bool(self._given))
+            self._measure()
+
+    def _measure(self) -> None:
+        if time.monotonic() - self._measured < MEASURE_SECONDS:
+            return
+        self._measured, places = time.monotonic(), sorted(self._given)
+        try:
+            spans = dict(zip(places, self._client.spans(places), strict=True))
+        except HeadraceError as error:
+            _logger.warning("offsets cannot be asked for: %s", error, extra={"code": error.code})
+            return
+        before = self._stuck
+        self._stuck = {
+            place: before[place] if before.get(place, (-1, 0.0))[0] == span.end else (span.end, self._measured)
+            for place, span in spans.items()
+            if span.high > span.end
+        }
 
     def _settle(self, decision: str, owner: Owner) -> bool:
         wanted = self._wanted(decision)

@@ -6,6 +6,7 @@ use, a feature state is made from its checkpoint and the log's tail when a view 
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import threading
@@ -33,7 +34,6 @@ from headrace.decisions.replay import ReplayReport
 from headrace.decisions.replay import replay as replay_records
 from headrace.decisions.run import Decider, DecisionMade
 from headrace.decisions.valid import valid_records
-from headrace.features import checkpoint
 from headrace.features.define import FeatureView
 from headrace.features.plan import ViewPlan
 from headrace.features.replay import replay, topics_of
@@ -46,6 +46,7 @@ from headrace.log.run import Role
 from headrace.models.folder import FolderModelStore
 from headrace.models.serve import ServedModel
 from headrace.runtime.catalog_store import CatalogStore
+from headrace.runtime.checkpoints import Checkpoints
 from headrace.runtime.deciding import make_decider
 from headrace.runtime.definitions import CLASSES, Definitions
 from headrace.runtime.opening import open_log_of
@@ -83,7 +84,7 @@ class Project:
         self._role = role
         self._log: Log | None = None
         self._deciders: dict[str, Decider | OwnedDecider] = {}
-        self._states: dict[str, FeatureState] = {}  # by the folder of their checkpoint, the newest
+        self._states: dict[str, FeatureState] = {}  # by the names of their views, the newest
         self._reader = Reader(self)
         self._lock = threading.RLock()
         self._tz_version = tz_version()
@@ -99,6 +100,10 @@ class Project:
                     self.settings.log, self.state_folder / "log", clock=self._clock, role=self._role, environ=os.environ
                 )
             return self._log
+
+    @functools.cached_property
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.state_folder / "checkpoints", self.settings.checkpoints, self.log)
 
     @property
     def state_folder(self) -> Path:
@@ -182,13 +187,9 @@ class Project:
     def state(self, views: Sequence[str]) -> FeatureState:
         """The online state of some views, from its checkpoint or from nothing, read up to the log's end."""
         fingerprints = {name: self.fingerprints("view")[name] for name in views}
-        place = self.state_folder / "checkpoints" / "-".join(sorted(views))
-        topics = [s.topic for s in self.log.topics()]
-        state: FeatureState | None = None
-        try:
-            state = checkpoint.restore(self.compile(views), place, fingerprints=fingerprints, topics=topics)
-        except StateError:
-            state = None  # of other definitions, or damaged: the log is the truth, the state is built anew from it
+        held = self.log.topics()
+        topics = [each.topic for each in held]
+        state = self._checkpoints.restore(self.compile(views), fingerprints=fingerprints, held=held)
         if state is None:
             state = FeatureState(self.compile(views), topics=topics)
         try:
@@ -198,7 +199,7 @@ class Project:
                 raise
             state = FeatureState(self.compile(views), topics=topics)
             state.catch_up(self.log)
-        self._states[place.name] = state
+        self._states["-".join(sorted(views))] = state
         return state
 
     def read(self, view: str, entity: Hashable | list[Hashable], *, t: Instant | None = None) -> dict[str, object]:
@@ -357,12 +358,8 @@ class Project:
     def checkpoint(self) -> None:
         """Write every state's checkpoint."""
         fingerprints = self.fingerprints("view")
-        for place, state in self._states.items():
-            checkpoint.write(
-                state,
-                self.state_folder / "checkpoints" / place,
-                fingerprints={name: fingerprints[name] for name in state.views},
-            )
+        for state in self._states.values():
+            self._checkpoints.write(state, fingerprints=fingerprints)
 
     def close(self) -> None:
         with self._lock:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from headrace.core.codec import Physical, batch_to_rows, json_value, rows_to_batch
 from headrace.core.errors import SchemaError
 from headrace.log.define import Topic
-from headrace.log.payload import Decoded, EventCodec, Row, Unreadable
+from headrace.log.port import Decoded, EventCodec, Row, Unreadable
 from headrace.schemas.batches import validate_batch
 from headrace.schemas.json_columns import JsonColumns
 from headrace.schemas.validate import compile_row

@@ -18,7 +18,8 @@ from typing import Protocol
 from headrace.core.errors import StateError
 from headrace.core.points import Cut, Partition
 from headrace.features import checkpoint
-from headrace.features.checkpoint import Files
+from headrace.features.checkpoint_folder import Files
+from headrace.features.checkpoint_names import CheckpointName
 from headrace.features.define import FeatureView, count
 from headrace.features.online import Answer
 from headrace.features.plan import ViewPlan
@@ -34,6 +35,7 @@ from headrace.testing.questions import REQUESTS, Kind, Question, Tally, canonica
 
 STEPS, FAULTS_MIN = 200, 3
 PLACE = Path("checkpoints/views")
+NUMBERS = 1_000_000  # more checkpoints than a life writes
 # A crash tells most; the others show that an error leaves what was there.
 _CHOICES = (*[Fault.CUT] * 6, *[Fault.KILL] * 3, *[Fault.FULL] * 2, *[Fault.SYNC] * 2, *[Fault.READ] * 2)
 _FAULTS = (*_CHOICES, Fault.FAIL, Fault.TORN)
@@ -45,8 +47,8 @@ class Write(Protocol):
     """`features.checkpoint.write`."""
 
     def __call__(
-        self, state: FeatureState, folder: Path, *, fingerprints: Mapping[str, str], files: Files | None = None
-    ) -> Path: ...
+        self, state: FeatureState, folder: Path, /, *, fingerprints: Mapping[str, str], files: Files | None = None
+    ) -> str: ...
 
 
 class Restore(Protocol):
@@ -56,11 +58,26 @@ class Restore(Protocol):
         self,
         plans: Sequence[ViewPlan],
         folder: Path,
+        /,
         *,
         fingerprints: Mapping[str, str],
         topics: Iterable[Topic] = (),
         files: Files | None = None,
     ) -> FeatureState | None: ...
+
+
+class CheckpointDisk(FaultyFiles):
+    """A faulty disk that knows which folders are checkpoints, and how far each is."""
+
+    def numbered(self, checkpoints: Path) -> list[tuple[int, Folder]]:
+        """The checkpoints there, the furthest last; the number is of its rank."""
+        folder = self._find(checkpoints)
+        found = []
+        for name, held in ({} if folder is None else folder.seen).items():
+            parsed = CheckpointName.parse(name)
+            if parsed is not None and isinstance(held, Folder):
+                found.append((parsed.progress * NUMBERS + parsed.number, held))
+        return sorted(found, key=lambda one: one[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +87,7 @@ class Parts:
 
     write: Write = checkpoint.write
     restore: Restore = checkpoint.restore
-    files: type[FaultyFiles] = FaultyFiles
+    files: type[CheckpointDisk] = CheckpointDisk
     rots: tuple[Rot, ...] = tuple(Rot)
     spared: tuple[str, ...] = ()
 
@@ -130,6 +147,7 @@ class Outcome:
         return sum(getattr(self, name) for name in VIOLATIONS) + len(self.others)
 
 
+DISK = ("HR-0561", "HR-0562", "HR-0565")  # what the disk did
 VIOLATIONS = ("lost", "twice", "differing", "corrupt_loaded", "checkpoints_lost")
 
 
@@ -302,11 +320,14 @@ class Life:
         self.files.stamp = _frontier(self.state)
         try:
             self.parts.write(self.state, PLACE, fingerprints=self.prints, files=self.files)
-        except OSError:
+        except StateError as error:
+            if error.code not in DISK:
+                raise
             self.outcome.checkpoints_failed += 1
             return
         self.outcome.checkpoints += 1
-        self.acknowledged = self.files.numbered(PLACE)[-1]
+        # A damaged one that is further may lie before it.
+        self.acknowledged = max(self.files.numbered(PLACE), key=lambda one: one[0] % NUMBERS)
 
     # --- crashes ---
 
@@ -326,9 +347,9 @@ class Life:
                 return
             except EndedError:
                 self.outcome.crashes += 1
-            except OSError:
-                pass  # the folder could not be listed; the next start may do better
             except StateError as error:
+                if error.code in DISK:
+                    continue  # the folder could not be listed; the next start may do better
                 self._strange(str(error))
                 return
 
@@ -339,14 +360,9 @@ class Life:
         failed = files.fired[Fault.READ]
         before = files.numbered(PLACE)
         self._check_acknowledged(before)
-        state = None
-        try:
-            state = self.parts.restore(
-                self._plans(), PLACE, fingerprints=self.prints, topics=self.story.topics.values(), files=files
-            )
-        except StateError as error:
-            if error.code != "HR-0551":
-                self._strange(str(error))
+        state = self.parts.restore(
+            self._plans(), PLACE, fingerprints=self.prints, topics=self.story.topics.values(), files=files
+        )
         whole = [folder for _, folder in before if folder.whole]
         could_read = files.fired[Fault.READ] == failed
         outcome.restarts += 1
@@ -377,7 +393,7 @@ class Life:
             return
         number, last = self.acknowledged
         kept = last.rotten or (number, last) in there and last.whole
-        if not kept and not any(folder.whole for later, folder in there if later > number):
+        if not kept and not any(f.whole for later, f in there if later % NUMBERS > number % NUMBERS):
             self.outcome.checkpoints_lost += 1
             self.acknowledged = None
 

@@ -19,7 +19,7 @@ from headrace.core.codec import rows_to_batch
 from headrace.core.errors import LogError, NotFoundError, UsageError, did_you_mean
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import Clock, Duration, Instant
-from headrace.log.define import Topic
+from headrace.log.define import Payload, Topic
 from headrace.log.plan import NEVER, Judge
 from headrace.log.port import (
     SYSTEM_COLUMNS,
@@ -175,12 +175,13 @@ class MemoryLog(Log):
             self._interpose(lambda: between.after(appends, done))
         return done
 
-    def open_transaction(self, partition: Partition) -> None:
+    def open_transaction(self, partition: Partition, *, back: int = 0) -> None:
         """Another's transaction begins here: until it ends nothing behind this end is read, and an append there is
-        durable and not read back, which LogError HR-0346 says."""
+        durable and not read back, which LogError HR-0349 says. back: it began before so many of the newest rows."""
         with self._changed:
             held = self._find(partition)[1]
-            held.stable = held.next
+            offsets = [offset for batch in held.batches for offset in batch.column(0).to_pylist()]
+            held.stable = offsets[-back] if back else held.next
 
     def end_transaction(self, partition: Partition) -> None:
         """It is aborted: it leaves no row, and what lies behind it is read again."""
@@ -222,7 +223,7 @@ class MemoryLog(Log):
                 self._groups.setdefault(group, {}).update(dict(cut))
             self._changed.notify_all()
             if any(held.stable is not None for _, held in targets):
-                raise LogError("HR-0346", "appended, behind another's open transaction", retryable=True)
+                raise LogError("HR-0349", "appended, behind another's open transaction", retryable=True)
             return done
 
     def _take(self, topic: _Topic, held: _Held, append: Append) -> Appended:
@@ -295,7 +296,9 @@ class MemoryLog(Log):
         with self._changed:
             return Cut.of(self._groups.get(name, {}))
 
-    def import_partitions(self, topic: str, import_id: str, *, seal: bool = False) -> tuple[PartitionState, ...]:
+    def import_partitions(
+        self, topic: str, import_id: str, *, seal: bool = False, form: Payload = Payload.ARROW
+    ) -> tuple[PartitionState, ...]:
         with self._changed:
             self._open()
             held = self._topic(topic)

@@ -66,7 +66,7 @@ class Copied(MemoryLog):
             self.starts[each.partition] += gone
             del self.held[each.partition][:gone]
 
-    def topics(self) -> tuple[TopicState, ...]:
+    def topics(self, *, fresh: bool = True) -> tuple[TopicState, ...]:
         return tuple(
             dataclasses.replace(
                 state,
@@ -79,8 +79,11 @@ class Copied(MemoryLog):
             for _, state in sorted(self.states.items())
         )
 
-    def read(self, partition: Partition, offset: int, *, rows_max: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, partition: Partition, offset: int, *, end: int | None = None, rows_max: int = 1 << 20
+    ) -> Iterator[pa.RecordBatch]:
         topic, start, rows = self.states[partition.topic].topic, self.starts[partition], self.held[partition]
+        rows = rows if end is None else rows[: end - start]
         step = min(rows_max, 7)  # small batches, so that what spans two of them is met
         for first in range(offset - start, len(rows), step):
             part = rows[first : first + step]

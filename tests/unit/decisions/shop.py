@@ -18,9 +18,10 @@ from headrace.core.times import Instant
 from headrace.decisions.define import Decision
 from headrace.decisions.known import rows_of
 from headrace.decisions.plan import Answer, Version, ViewVersion, value_names
+from headrace.decisions.port import Question
 from headrace.decisions.record import DecisionRecord, from_batch
 from headrace.decisions.replay import ReplayReport, replay
-from headrace.decisions.run import Decider, Question
+from headrace.decisions.run import Decider
 from headrace.features import define
 from headrace.features import replay as features
 from headrace.features.define import FeatureView, Label

@@ -13,6 +13,7 @@ from headrace.core.codec import Physical
 from headrace.core.points import Partition
 from headrace.core.schema import Kind
 from headrace.decisions.chain import RequestHash, genesis, link, link_before, own_link
+from headrace.decisions.record import CHAIN, REQUEST_HASH
 from headrace.decisions.verify import BROKEN_MAX, ChainReport, Head
 from headrace.log.port import TopicState, Verdict
 from headrace.models.artifact import Artifact
@@ -22,7 +23,7 @@ from tests.unit.decisions.shop import Open, Shop
 
 requires("xgboost")
 
-CHAIN, REQUEST_HASH, OFFSET_FIELD, SCORE = -1, -2, 5, 11
+OFFSET_FIELD, SCORE = 5, 11
 
 Row = tuple[Physical, ...]
 

@@ -13,8 +13,8 @@ from headrace.decisions.define import Decision
 from headrace.decisions.differing import REST, SEGMENTS_MAX
 from headrace.decisions.known import rows_of
 from headrace.decisions.plan import Answer, Version
+from headrace.decisions.port import Question, Row
 from headrace.decisions.record import DecisionRecord
-from headrace.decisions.run import Question, Row
 from headrace.decisions.whatif import WhatIfReport, what_if
 from headrace.models.artifact import Artifact
 from tests.needs import requires

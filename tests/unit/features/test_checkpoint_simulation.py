@@ -12,7 +12,9 @@ import pytest
 
 from headrace.core.aggregate import Function
 from headrace.features import checkpoint
-from headrace.features.checkpoint import Files
+from headrace.features.checkpoint_folder import Files
+from headrace.features.checkpoint_names import parsed
+from headrace.features.checkpoint_state import bytes_hash
 from headrace.features.plan import ViewPlan
 from headrace.features.run import FeatureState
 from headrace.log.define import Topic
@@ -21,6 +23,7 @@ from headrace.testing.checkpoint_simulation import (
     PLACE,
     STEPS,
     VIOLATIONS,
+    CheckpointDisk,
     Outcome,
     Parts,
     simulate,
@@ -67,7 +70,7 @@ def test_the_definitions_hold_every_function_labels_and_late_columns() -> None:
 # --- guards, each broken on purpose ---
 
 
-def ahead(state: FeatureState, folder: Path, *, fingerprints: Mapping[str, str], files: Files | None = None) -> Path:
+def ahead(state: FeatureState, folder: Path, *, fingerprints: Mapping[str, str], files: Files | None = None) -> str:
     """The frontier is written ahead of the state."""
     feeds = [feed for feed in state.feeds.values() if feed.next]
     for feed in feeds:
@@ -121,21 +124,21 @@ def forgetful(
     return state
 
 
-class UnsyncedFiles(FaultyFiles):
+class UnsyncedFiles(CheckpointDisk):
     """A file is renamed before its bytes are on the disk."""
 
     def write(self, path: Path, parts: Sequence[bytes | memoryview]) -> None:
         self.write_unsynced(path, parts)
 
 
-class UnsyncedNames(FaultyFiles):
+class UnsyncedNames(CheckpointDisk):
     """What a folder holds is never synced."""
 
     def sync(self, folder: Path) -> None:
         pass
 
 
-class UnsyncedInside(FaultyFiles):
+class UnsyncedInside(CheckpointDisk):
     """What a checkpoint's own folder holds is not synced before it is renamed."""
 
     def sync(self, folder: Path) -> None:
@@ -143,7 +146,7 @@ class UnsyncedInside(FaultyFiles):
             super().sync(folder)
 
 
-class UnsyncedRename(FaultyFiles):
+class UnsyncedRename(CheckpointDisk):
     """The new name is not synced."""
 
     def sync(self, folder: Path) -> None:
@@ -151,7 +154,7 @@ class UnsyncedRename(FaultyFiles):
             super().sync(folder)
 
 
-class UnsyncedFolder(FaultyFiles):
+class UnsyncedFolder(CheckpointDisk):
     """The names of the folders around the checkpoints are never synced."""
 
     def sync(self, folder: Path) -> None:
@@ -159,16 +162,16 @@ class UnsyncedFolder(FaultyFiles):
             super().sync(folder)
 
 
-class OnlyNewest(FaultyFiles):
+class OnlyNewest(CheckpointDisk):
     """There is nothing to fall back to."""
 
     def names(self, folder: Path) -> list[str]:
         found = super().names(folder)
-        newest = max((name for name in found if name.isdigit()), default="")
-        return [name for name in found if name == newest or not name.isdigit()]
+        checkpoints = [str(name) for name in parsed(found)]
+        return [name for name in found if name not in checkpoints[:-1]]
 
 
-class Unchecked(FaultyFiles):
+class Unchecked(CheckpointDisk):
     """Whatever a file holds, the manifest says that it is right."""
 
     def read(self, path: Path) -> bytes:
@@ -178,11 +181,11 @@ class Unchecked(FaultyFiles):
         said = json.loads(body)["manifest"]
         for name in said["files"]:
             held = super().read(path.parent / name)
-            said["files"][name] = {"bytes": len(held), "hash": checkpoint._hash([held])}
+            said["files"][name] = {"bytes": len(held), "hash": bytes_hash([held])}
         return signed(json.dumps(said, separators=(",", ":")).encode())
 
 
-class Unsigned(FaultyFiles):
+class Unsigned(CheckpointDisk):
     """Whatever the manifest says, its own hash is right."""
 
     def read(self, path: Path) -> bytes:
@@ -192,7 +195,7 @@ class Unsigned(FaultyFiles):
 
 
 def signed(said: bytes) -> bytes:
-    return b'{"hash":"' + checkpoint._hash([said]).encode() + b'","manifest":' + said + b"}"
+    return b'{"hash":"' + bytes_hash([said]).encode() + b'","manifest":' + said + b"}"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ Properties = dict[str, str | int | float | bool]
 
 # What a call that only asks waits for an answer. With what is said of it (HR-0340, HR-0341) it ends within 10 s.
 PATIENCE = Duration.parse("9s")
+# A coordinator that moves, or that makes its first topic on a cluster that is new, keeps its groups waiting.
+COORDINATOR_PATIENCE = Duration.parse("20s")
 # A broker that has just started refuses passwords that it has not read yet, for less than a second.
 _REFUSED_PATIENCE = Duration.parse("2s")
 # How often a call that waits looks at what was said beside it.
@@ -79,14 +81,12 @@ _lines = logging.getLogger("headrace.clients.kafka.librdkafka")
 
 
 class _Softened(logging.Filter):
-    """librdkafka calls an error what it mends itself, and warns of each setting that it calls experimental."""
+    """librdkafka says each attempt to connect, twice a second, and calls an error what it mends itself. What a caller
+    must know is raised; these lines are for who looks for the reason."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if "CONFWARN" in record.getMessage():
-            return False
-        if record.levelno > logging.WARNING:
-            record.levelno, record.levelname = logging.WARNING, "WARNING"
-        return True
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return _lines.isEnabledFor(logging.DEBUG)
 
 
 _lines.addFilter(_Softened())
@@ -150,7 +150,7 @@ class Connection:
         if code in _UNREACHABLE:
             return self.unreachable(error.str())
         return LogError(
-            "HR-0349",
+            "HR-0351",
             f"the Kafka cluster could not {doing}",
             detail=f"seen: {error.name()}: {error.str()}",
             retryable=bool(error.retriable()) or code in PASSING,
@@ -170,7 +170,7 @@ class Connection:
             "HR-0340",
             f"no broker of {self.settings.bootstrap} answers",
             detail=f"seen: {seen}" if seen else f"seen: nothing, for {PATIENCE}",
-            hint="is the cluster up? headrace dev kafka status",
+            hint=f"is the cluster up, and does its port speak {'TLS' if self.settings.tls else 'plain text, not TLS'}?",
             retryable=True,
         )
 
@@ -237,7 +237,7 @@ def awaited(
 ) -> _Result:
     """An answer, at most `PATIENCE` waited for. serve: polls the client, so that what is said beside is heard.
 
-    Raises: KafkaException for an error in `PASSING`; else as `Connection.failure`.
+    Raises: KafkaException for what passes (`PASSING`); else as `Connection.failure`.
     """
     until = time.monotonic() + PATIENCE.micros / 1e6
     while True:
@@ -251,8 +251,8 @@ def awaited(
         except KafkaException as error:
             serve()
             health.check()
-            if error.args[0].code() in PASSING:
-                raise
+            if error.args[0].code() in PASSING or (error.args[0].code() == KafkaError._TIMED_OUT and not health.seen):
+                raise  # brokers answer, and what they wait for themselves comes
             if error.args[0].code() in _UNREACHABLE:
                 raise health.given_up() from error
             raise connection.failure(error.args[0], doing) from error
@@ -261,9 +261,11 @@ def awaited(
             return found
 
 
-def retried(ask: Callable[[], _Result], *, connection: Connection, doing: str) -> _Result:
-    """`ask`, again while what stops it passes. Raises: what `ask` raises; after `PATIENCE` as `Connection.failure`."""
-    until, pause_s = time.monotonic() + PATIENCE.micros / 1e6, 0.005
+def retried(
+    ask: Callable[[], _Result], *, connection: Connection, doing: str, patience: Duration = PATIENCE
+) -> _Result:
+    """`ask`, again while what stops it passes. Raises: what `ask` raises; after `patience` as `Connection.failure`."""
+    until, pause_s = time.monotonic() + patience.micros / 1e6, 0.005
     while True:
         try:
             return ask()
@@ -280,12 +282,23 @@ def _security(settings: KafkaSettings, environ: Mapping[str, str]) -> Properties
     }
     for name, file in (("ca", settings.ca), ("certificate", settings.certificate), ("key", settings.key)):
         if settings.tls and file:
-            found[f"ssl.{name}.location"] = file
+            found[f"ssl.{name}.location"] = _readable(name, file)
     if settings.user:
         found["sasl.mechanism"] = settings.mechanism
         found["sasl.username"] = settings.user
         found["sasl.password"] = _password(settings, environ)
     return found
+
+
+def _readable(name: str, file: str) -> str:
+    """librdkafka says neither which file it cannot read, nor why."""
+    try:
+        with Path(file).open("rb"):
+            return file
+    except OSError as error:
+        raise UsageError(
+            "HR-0350", f"the file of {name}= in the log's URL cannot be read", detail=f"{file}: {error.strerror}"
+        ) from error
 
 
 def _password(settings: KafkaSettings, environ: Mapping[str, str]) -> str:

@@ -67,9 +67,7 @@ class KafkaMessages:
                 "HR-0302", f"the Kafka cluster has no topic {topic!r}", hint="headrace apply makes what is declared"
             )
         bytes_max = self._topics.takes(topic, 0)
-        return About(
-            cluster_id=cluster.id, topic_id=facts.id, partitions=facts.partitions, record_bytes_max=bytes_max
-        )
+        return About(cluster_id=cluster.id, topic_id=facts.id, partitions=facts.partitions, record_bytes_max=bytes_max)
 
     def make(self, topic: str, partitions: int, settings: Mapping[str, str]) -> None:
         try:
@@ -93,7 +91,7 @@ class KafkaMessages:
         return ConfluentReader(self._connection, self._topics, group, topic, watcher)
 
     def tail(self) -> ConfluentFetcher:
-        return ConfluentFetcher(self._connection, self._topics.spans)
+        return ConfluentFetcher(self._connection, self._topics)
 
     def close(self) -> None:
         self._topics.close()
@@ -143,7 +141,7 @@ class ConfluentOutbox:
 
         try:
             if headers:
-                self._produce(place.topic, value, key, place.partition, answered, 0, list(headers))
+                self._produce(place.topic, value, key, place.partition, answered, headers=list(headers))
             else:
                 self._produce(place.topic, value, key, place.partition, answered)
         except BufferError:
@@ -179,10 +177,15 @@ class ConfluentOutbox:
             self._health.check()
             seen = error.args[0]
             if seen.code() in FENCED or seen.fatal():
-                raise FencedError("HR-0344", f"another process took over; could not {doing}", detail=seen.str()) from error
+                raise FencedError(
+                    "HR-0344", f"another process took over; could not {doing}", detail=seen.str()
+                ) from error
             if seen.txn_requires_abort():
                 raise LogError(
-                    "HR-0345", f"a transaction must be given up: it could not {doing}", detail=seen.str(), retryable=True
+                    "HR-0345",
+                    f"a transaction must be given up: it could not {doing}",
+                    detail=seen.str(),
+                    retryable=True,
                 ) from error
             if seen.code() == KafkaError._TIMED_OUT and doing.startswith("commit"):
                 raise LogError(
@@ -347,7 +350,9 @@ class ConfluentReader:
         self._down_said = down
 
     def _at(self, partition: int, offset: int | None = None) -> TopicPartition:
-        return TopicPartition(self._topic, partition) if offset is None else TopicPartition(self._topic, partition, offset)
+        return (
+            TopicPartition(self._topic, partition) if offset is None else TopicPartition(self._topic, partition, offset)
+        )
 
 
 def truncated(place: str, offset: int, span: Span) -> LogError:
@@ -361,11 +366,16 @@ def truncated(place: str, offset: int, span: Span) -> LogError:
 
 
 def _record(message: Message) -> Record:
-    headers = message.headers()
-    return Record(  # type: ignore[arg-type]  # a message without error has an offset; bytes go in, bytes come out
-        message.offset(),
+    offset = message.offset()
+    assert offset is not None  # a message without error has one
+    return Record(
+        offset,
         message.timestamp()[1],
         message.key(),
         message.value(),
-        tuple((name, value or b"") for name, value in headers) if headers else (),
+        _headers(message.headers()),  # type: ignore[arg-type]  # given as pairs; the stubs also know a mapping
     )
+
+
+def _headers(found: Sequence[tuple[str, object]] | None) -> Headers:
+    return tuple((name, value if isinstance(value, bytes) else b"") for name, value in found) if found else ()

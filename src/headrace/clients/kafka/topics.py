@@ -8,7 +8,7 @@ made or deleted here is known, or gone, on return.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -29,10 +29,20 @@ from confluent_kafka.admin import (
     NewPartitions,
     NewTopic,
     OffsetSpec,
+    TopicDescription,
     TopicMetadata,
 )
 
-from headrace.clients.kafka.connection import LOOK_S, PATIENCE, Connection, Health, awaited, made, retried
+from headrace.clients.kafka.connection import (
+    COORDINATOR_PATIENCE,
+    LOOK_S,
+    PATIENCE,
+    Connection,
+    Health,
+    awaited,
+    made,
+    retried,
+)
 from headrace.clients.kafka.port import Cluster, GroupOffset, Place, Span, TopicFacts
 from headrace.core.errors import HeadraceError, LogError, NotFoundError
 
@@ -56,7 +66,6 @@ class Topics:
         properties = connection.properties(self._health)
         self._admin = made(connection, lambda: AdminClient(properties, logger=connection.logger))
         self._limits: dict[str, tuple[float, int, int]] = {}
-        self._counts: dict[str, int] = {}
 
     def cluster(self, prefix: str) -> Cluster:
         found = self._metadata()
@@ -117,7 +126,7 @@ class Topics:
                 request_timeout=_REQUEST_S,
             )
 
-        def both() -> list[dict[Place, int]]:
+        def all_three() -> list[dict[Place, int]]:
             futures = [
                 ask(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED),
                 ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED),
@@ -128,12 +137,29 @@ class Topics:
                 for one in futures
             ]
 
-        starts, ends, highs = self._retried(both, doing)
+        def found() -> list[dict[Place, int]]:
+            try:
+                return all_three()
+            except HeadraceError as error:
+                if _cause(error) == KafkaError._NOENT:
+                    self._led(asked)
+                raise
+
+        starts, ends, highs = self._retried(found, doing)
         # They were asked at one time and answered at three: what was met later lies further.
         return [
             Span(starts[each], max(starts[each], ends[each]), max(starts[each], ends[each], highs[each]))
             for each in places
         ]
+
+    def _led(self, places: Collection[Place]) -> None:
+        """Why none of them has a leader. Raises: NotFoundError HR-0302, LogError HR-0342; KafkaException where they are
+        there, and a leader will be."""
+        for place in places:
+            partitions = self._partitions(place.topic)
+            if place.partition >= partitions:
+                raise no_partition(*place, partitions)
+        raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
 
     def group_offsets(self, group: str, places: Sequence[Place]) -> dict[Place, GroupOffset]:
         doing = f"read the offsets of group {group!r}"
@@ -151,7 +177,7 @@ class Topics:
                     found[Place(each.topic, each.partition)] = GroupOffset(each.offset, each.metadata or "")
             return found
 
-        return self._retried(ask, doing)
+        return retried(ask, connection=self._connection, doing=doing, patience=COORDINATOR_PATIENCE)
 
     def members(self, group: str) -> Mapping[Place, str]:
         doing = f"describe group {group!r}"
@@ -172,7 +198,7 @@ class Topics:
                 for each in member.assignment.topic_partitions
             }
 
-        return self._retried(ask, doing)
+        return retried(ask, connection=self._connection, doing=doing, patience=COORDINATOR_PATIENCE)
 
     def takes(self, topic: str, partition: int) -> int:
         """The largest record that a topic takes, as it said lately. Raises: NotFoundError HR-0302."""
@@ -180,19 +206,17 @@ class Topics:
         if partition >= partitions or time.monotonic() > valid_until:
             partitions, bytes_max = self._partitions(topic), self._record_bytes_max(topic)
             self._limits[topic] = time.monotonic() + _LIMIT_VALID_S, partitions, bytes_max
-            self._inside(topic, partition, partitions)
+            if partition >= partitions:
+                raise no_partition(topic, partition, partitions)
         return bytes_max
 
-    def check(self, place: Place) -> None:
-        """Raises: NotFoundError HR-0302 where there is no such partition, as far as was seen lately."""
-        if place.partition >= self._counts.get(place.topic, 0):
-            self._counts[place.topic] = self._partitions(place.topic)
-            self._inside(place.topic, place.partition, self._counts[place.topic])
+    def asked(self, names: Collection[str], *, timeout_s: float) -> dict[str, Future[TopicDescription]]:
+        """What the cluster says of these topics, without waiting."""
+        return self._admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
 
     def forget(self, topic: str) -> None:
         """What is known of it is asked anew."""
         self._limits.pop(topic, None)
-        self._counts.pop(topic, None)
 
     def tuned_group(self, group: str, settings: Mapping[str, str]) -> bool:
         """Whether the coordinator took these settings of a group: False where it knows no such settings, has other
@@ -207,7 +231,7 @@ class Topics:
                 f"set up group {group!r}",
             )
         except LogError as error:
-            if error.code in ("HR-0342", "HR-0349"):
+            if error.code in ("HR-0342", "HR-0351"):
                 return False
             raise
         return True
@@ -215,7 +239,6 @@ class Topics:
     def close(self) -> None:
         """Lets go of nothing that is asked at the moment: librdkafka's threads end with the last who holds it."""
         self._limits.clear()
-        self._counts.clear()
 
     def _record_bytes_max(self, topic: str) -> int:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
@@ -230,14 +253,12 @@ class Topics:
             raise
         return int(found["max.message.bytes"].value or _RECORD_BYTES_MAX)
 
-    def _inside(self, topic: str, partition: int, partitions: int) -> None:
-        if partition >= partitions:
-            raise NotFoundError("HR-0302", f"topic {topic!r} has no partition {partition}", partitions=partitions)
-
     def _partitions(self, topic: str) -> int:
-        found = self._metadata().topics.get(topic)
-        if found is None or not found.partitions:
-            raise NotFoundError("HR-0302", f"the Kafka cluster has no topic {topic!r}")
+        """Raises: NotFoundError HR-0302, LogError HR-0342."""
+        (found,) = self._each(
+            lambda: self._admin.describe_topics(TopicCollection([topic]), request_timeout=_REQUEST_S),
+            f"describe topic {topic!r}",
+        )
         return len(found.partitions)
 
     def _metadata(self) -> ClusterMetadata:
@@ -261,8 +282,10 @@ class Topics:
         found = {}
         for name, future in sorted(futures.items()):
             try:
-                one = self._retried(lambda future=future: self._answer(future, doing), doing)
+                one = self._answer(future, doing)
             except NotFoundError:
+                continue
+            except KafkaException:  # it is being made
                 continue
             found[name] = TopicFacts(name=name, id=str(one.topic_id), partitions=len(one.partitions))
         return found
@@ -302,7 +325,7 @@ class Topics:
 
     def _unknown(self, doing: str) -> LogError:
         return LogError(
-            "HR-0349",
+            "HR-0351",
             f"the Kafka cluster could not {doing}",
             detail=f"seen: brokers do not agree on it after {PATIENCE}",
             retryable=True,
@@ -322,6 +345,10 @@ class Topics:
 
     def _retried(self, ask: Callable[[], _Result], doing: str) -> _Result:
         return retried(ask, connection=self._connection, doing=doing)
+
+
+def no_partition(topic: str, partition: int, partitions: int) -> NotFoundError:
+    return NotFoundError("HR-0302", f"topic {topic!r} has no partition {partition}", partitions=partitions)
 
 
 def _cause(error: HeadraceError) -> int | None:

@@ -172,7 +172,7 @@ def check_the_check_leaves_nothing(under: StoreUnderTest) -> None:
 def check_large_files_come_back(under: StoreUnderTest) -> None:
     """More than two pieces of 5 MiB, with parts that lie across them."""
     body = bytes(range(256)) * (12 * 4_096 + 1)
-    parts = [body[:7], memoryview(body)[7 : 5 << 20], body[5 << 20 :]]
+    parts: list[bytes | memoryview] = [body[:7], memoryview(body)[7 : 5 << 20], body[5 << 20 :]]
     large: list[Part] = [("large", parts), (MANIFEST, [b"m"])]
     under.store.put("p1-1", large)
     assert under.again().get("p1-1", "large") == body

@@ -475,6 +475,8 @@ def check_what_is_not_there_says_so(under: KafkaUnderTest) -> None:
     for gone in (Place(under.prefix + "none", 0), Place(place.topic, 7)):
         with refused("HR-0302"):
             under.client.spans([place, gone])
+        with refused("HR-0302"):
+            under.client.spans([gone])
         refused_fetch(under.fetcher(gone), "HR-0302")
         with refused("HR-0302"):
             under.sender().send([*out(gone, "x")])

@@ -21,7 +21,17 @@ from headrace.core.schema import boolean, decimal, float64, int64, string, times
 from headrace.core.schema import field as declared
 from headrace.core.times import Duration, Instant
 from headrace.log.define import Topic
-from headrace.log.port import EVENT_TIME, OFFSET, SYSTEM_COLUMNS, Append, Appended, Log, PartitionKind, Physical, Verdict
+from headrace.log.port import (
+    EVENT_TIME,
+    OFFSET,
+    SYSTEM_COLUMNS,
+    Append,
+    Appended,
+    Log,
+    PartitionKind,
+    Physical,
+    Verdict,
+)
 from headrace.testing.clocks import ManualClock
 
 SOON, NOT_LONG = Duration.parse("5s"), Duration.parse("30ms")

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from headrace.core.times import ZERO, Duration
+from headrace.testing.kafka.certificates import authority
 from headrace.testing.kafka.define import (
     HEAP_MB,
     KafkaClusterError,
@@ -36,8 +37,9 @@ class KafkaCluster:
 
     folder: private to it; one that holds a cluster already is gone on with, as it was made. For a new one: brokers, 1
     to 8, up to three of which vote; settings, lines of server.properties that win over ours; users, names and passwords
-    for `sasl_bootstrap`. Nodes end with this process, also when it is killed (SIGKILL), and not with the thread that
-    started them. Methods may be called from any thread, one at a time.
+    for `sasl_bootstrap`; tls, which `tls_bootstrap` speaks, with a password where there are users. Nodes end with this
+    process, also when it is killed (SIGKILL), and not with the thread that started them. Methods may be called from any
+    thread, one at a time.
 
     Raises (`with`): MissingExtraError HR-0911 (Java or Maven), KafkaClusterError HR-0912, HR-0914 to HR-0918,
     UsageError HR-0910.
@@ -52,6 +54,7 @@ class KafkaCluster:
         name: str = "test",
         settings: Mapping[str, str] | None = None,
         users: Mapping[str, str] | None = None,
+        tls: bool = False,
         heap_mb: int = HEAP_MB,
         patience: Duration = PATIENCE,
         say: Callable[[str], None] = lambda _: None,
@@ -62,6 +65,7 @@ class KafkaCluster:
         self._name = name_checked(name)
         self._settings = dict(settings or {})
         self._users = dict(users_checked(users or {}))
+        self._tls = tls
         self._heap_mb = heap_mb
         self._patience = patience
         self._say = say
@@ -81,6 +85,7 @@ class KafkaCluster:
                 settings=self._settings,
                 users=self._users,
                 heap_mb=self._heap_mb,
+                tls=self._tls,
             )
             nodes = Nodes(folder, cluster, leash=True)
             stack.callback(lambda: nodes.end(nodes.ids, grace=ZERO))
@@ -104,8 +109,19 @@ class KafkaCluster:
 
     @property
     def sasl_bootstrap(self) -> str:
-        """The same for clients with a name and a password (SASL_PLAINTEXT, SCRAM-SHA-512); empty without users."""
+        """The same for clients with a name and a password (SCRAM-SHA-512), over TLS where the cluster has it; empty
+        without users."""
         return self._nodes.cluster.sasl_bootstrap
+
+    @property
+    def tls_bootstrap(self) -> str:
+        """The same for clients that speak TLS, with a password where the cluster has users; empty without TLS."""
+        return self._nodes.cluster.tls_bootstrap
+
+    @property
+    def ca(self) -> Path:
+        """The certificate to trust, in PEM. Only with TLS."""
+        return authority(self._nodes.folder)
 
     @property
     def cluster_id(self) -> str:

@@ -47,7 +47,7 @@ class NodeState(enum.Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """directory_id: what the voters know this node's disk by. controller_port: 0 where it does not vote. sasl_port: for
-    clients with a password; 0 where the cluster has no users."""
+    clients with a password, over TLS, or both; 0 where the cluster has neither users nor TLS."""
 
     id: int
     directory_id: str
@@ -65,8 +65,8 @@ class Layout:
     """A cluster as it was made; nothing in it changes while it has data.
 
     cluster_id: 22 characters, as Kafka writes a UUID. ports_from: its block of ports. settings: lines of
-    server.properties that win over ours. users: names and passwords for the ports that ask for one (SCRAM-SHA-512 over
-    plain text); the other ports ask for none.
+    server.properties that win over ours. users: names and passwords for the ports that ask for one (SCRAM-SHA-512).
+    tls: these ports speak TLS. The other ports ask for no password and speak plain text.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Layout:
     settings: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[str, str] = field(default_factory=dict)
     heap_mb: int = HEAP_MB
+    tls: bool = False
 
     @property
     def voters(self) -> tuple[Node, ...]:
@@ -89,6 +90,15 @@ class Layout:
     @property
     def sasl_bootstrap(self) -> str:
         """The same for one with a password; empty where the cluster has no users."""
+        return self._sasl if self.users else ""
+
+    @property
+    def tls_bootstrap(self) -> str:
+        """The same over TLS, with a password where the cluster has users; empty where it has no TLS."""
+        return self._sasl if self.tls else ""
+
+    @property
+    def _sasl(self) -> str:
         return ",".join(f"127.0.0.1:{node.sasl_port}" for node in self.nodes if node.sasl_port)
 
     @property

@@ -2,6 +2,7 @@
 register of ports in the cache.
 
     cluster.json        how it was made, written once
+    tls/                certificates, where it has TLS
     node-N/data         its log, as Kafka keeps it; there from the moment it is whole
     node-N/node.log     what it says, all of its starts
     node-N/server.properties, node-N/tmp
@@ -34,7 +35,7 @@ from headrace.testing.kafka.machine import Machine, locked, unusable
 from headrace.testing.kafka.plan import layout, port_blocks
 from headrace.testing.kafka.wire import kafka_uuid
 
-STATE = "cluster.json"
+STATE, CERTIFICATES = "cluster.json", "tls"
 _FORMAT = 1
 
 
@@ -110,6 +111,7 @@ def make_layout(
     settings: Mapping[str, str],
     users: Mapping[str, str],
     heap_mb: int,
+    tls: bool = False,
 ) -> Layout:
     """A new cluster in this folder, its ports chosen: free now, and kept from every other cluster of this user, running
     or stopped, until the folder goes. Raises: KafkaClusterError HR-0914 where there are none, HR-0917."""
@@ -118,7 +120,9 @@ def make_layout(
     with locked(register / "lock"):
         # Another user's clusters are not in our register, so the way begins somewhere else for each folder.
         for block in port_blocks(zlib.crc32(os.fsencode(folder)), _taken(register, folder)):
-            made = layout(name, brokers, ports_from=block, ids=ids, settings=settings, users=users, heap_mb=heap_mb)
+            made = layout(
+                name, brokers, ports_from=block, ids=ids, settings=settings, users=users, heap_mb=heap_mb, tls=tls
+            )
             if not ports_in_use(made.ports):
                 _write(register / str(block), os.fsencode(folder))
                 _write(folder / STATE, msgspec.json.format(msgspec.json.encode(_State(format=_FORMAT, layout=made))))
@@ -147,7 +151,9 @@ def ports_in_use(ports: tuple[int, ...]) -> list[int]:
 def remove(folder: Path) -> None:
     """Delete the cluster in this folder, and nothing that is none. Raises: KafkaClusterError HR-0917."""
     foreign = [
-        one.name for one in folder.iterdir() if one.name != STATE and not one.name.startswith(("node-", ".new-"))
+        one.name
+        for one in folder.iterdir()
+        if one.name not in (STATE, CERTIFICATES) and not one.name.startswith(("node-", ".new-"))
     ]
     if foreign:
         raise KafkaClusterError(

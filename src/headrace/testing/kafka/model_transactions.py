@@ -1,7 +1,8 @@
 """The model's transaction coordinator: epochs that fence, transactions that end on time. Memory only.
 
 The one idea: as brokers since KIP-890, each end of a transaction raises its producer's epoch, so a batch that comes
-late belongs to no later transaction; and what is decided is one fact, its markers come after it, partition by partition.
+late belongs to no later transaction; and what is decided is one fact, its markers come after it, partition by
+partition.
 """
 
 from __future__ import annotations

@@ -17,12 +17,14 @@ from pathlib import Path
 from headrace.core.errors import NotFoundError
 from headrace.core.times import Duration
 from headrace.testing.kafka import processes
+from headrace.testing.kafka.certificates import keystore, make_certificate
 from headrace.testing.kafka.define import KafkaClusterError, Layout, Node, NodeState
 from headrace.testing.kafka.folder import node_data, node_folder, node_log, ports_in_use
 from headrace.testing.kafka.machine import Tools
 from headrace.testing.kafka.plan import (
     ClusterView,
     format_command,
+    keystore_password,
     node_command,
     not_in_sync,
     not_ready,
@@ -118,12 +120,14 @@ class Nodes:
         """
         wanted = [self.node(id) for id in sorted(ids)]
         self._ports_free(wanted)
+        if self.cluster.tls:
+            make_certificate(self.folder, tools.java, keystore_password(self.cluster))
         self._format([node for node in wanted if not node_data(self.folder, node.id).is_dir()], tools)
         for node in wanted:
             place, log = node_folder(self.folder, node.id), node_log(self.folder, node.id)
             (place / "tmp").mkdir(exist_ok=True)
             (place / "server.properties").write_text(
-                properties(self.cluster, node, str(node_data(self.folder, node.id))), encoding="ascii"
+                self._properties(node, node_data(self.folder, node.id)), encoding="ascii"
             )
             if log.exists() and log.stat().st_size > _LOG_BYTES_MAX:
                 log.replace(log.with_suffix(".log.1"))
@@ -135,6 +139,9 @@ class Nodes:
                 log=log,
                 leash=self._leash,
             )
+
+    def _properties(self, node: Node, data: Path) -> str:
+        return properties(self.cluster, node, str(data), keystore=str(keystore(self.folder)))
 
     def _ports_free(self, wanted: Iterable[Node]) -> None:
         """Waits a little: a node that was killed just now is none any more while its last threads hold its ports."""
@@ -168,7 +175,7 @@ class Nodes:
         settings, data = place / "format.properties", place / "data.new"
         if data.exists():
             shutil.rmtree(data)  # its formatting was broken off
-        settings.write_text(properties(self.cluster, node, str(data)), encoding="ascii")
+        settings.write_text(self._properties(node, data), encoding="ascii")
         began = log.stat().st_size if log.exists() else 0
         command = format_command(str(tools.java), str(tools.libs), self.cluster, node, str(settings))
         return data, began, processes.start(command, folder=place, log=log, leash=True)

@@ -49,6 +49,7 @@ def layout(
     settings: Mapping[str, str],
     users: Mapping[str, str],
     heap_mb: int,
+    tls: bool = False,
 ) -> Layout:
     """A new cluster. ids: UUIDs as Kafka writes them, the cluster's first, then one a node."""
     voters = voters_count(brokers)
@@ -58,7 +59,7 @@ def layout(
             directory_id=ids[index + 1],
             port=ports_from + index,
             controller_port=ports_from + BROKERS_MAX + index if index < voters else 0,
-            sasl_port=ports_from + 2 * BROKERS_MAX + index if users else 0,
+            sasl_port=ports_from + 2 * BROKERS_MAX + index if users or tls else 0,
         )
         for index in range(brokers)
     )
@@ -70,6 +71,7 @@ def layout(
         settings=dict(settings),
         users=dict(users),
         heap_mb=heap_mb,
+        tls=tls,
     )
 
 
@@ -85,9 +87,16 @@ def port_blocks(first: int, taken: Collection[int]) -> Iterator[int]:
             yield block
 
 
-def properties(cluster: Layout, node: Node, data: str) -> str:
-    """The node's server.properties. data: where its log lies."""
-    given = {**_identity(cluster, node, data), **_QUICK, **_SMALL, **_replication(cluster, node), **cluster.settings}
+def properties(cluster: Layout, node: Node, data: str, *, keystore: str = "") -> str:
+    """The node's server.properties. data: where its log lies. keystore: of a cluster with TLS."""
+    given = {
+        **_identity(cluster, node, data),
+        **_security(cluster, keystore),
+        **_QUICK,
+        **_SMALL,
+        **_replication(cluster, node),
+        **cluster.settings,
+    }
     return "".join(f"{name}={_escaped(value)}\n" for name, value in given.items())
 
 
@@ -102,13 +111,35 @@ def _identity(cluster: Layout, node: Node, data: str) -> dict[str, str]:
         "node.id": str(node.id),
         "listeners": listeners,
         "advertised.listeners": listeners,
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT",
+        "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:{_protocol(cluster)}",
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.bootstrap.servers": ",".join(f"127.0.0.1:{one.controller_port}" for one in cluster.voters),
         "log.dirs": data,
-        **(_PASSWORDS if node.sasl_port else {}),
     }
+
+
+def _protocol(cluster: Layout) -> str:
+    """Of the third port."""
+    if not cluster.tls:
+        return "SASL_PLAINTEXT"
+    return "SASL_SSL" if cluster.users else "SSL"
+
+
+def _security(cluster: Layout, keystore: str) -> dict[str, str]:
+    found = dict(_PASSWORDS) if cluster.users else {}
+    if cluster.tls:
+        found |= {
+            "listener.name.sasl.ssl.keystore.type": "PKCS12",
+            "listener.name.sasl.ssl.keystore.location": keystore,
+            "listener.name.sasl.ssl.keystore.password": keystore_password(cluster),
+        }
+    return found
+
+
+def keystore_password(cluster: Layout) -> str:
+    """The folder keeps others out, not this: Java wants one."""
+    return cluster.cluster_id
 
 
 _PASSWORDS = {
@@ -203,6 +234,14 @@ def node_command(java: str, libs: str, cluster: Layout, folder: str, *, logging:
         "-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={logging}",
         "-cp", f"{libs}/*", "kafka.Kafka", f"{folder}/server.properties",
     )  # fmt: skip
+
+
+def certificate_commands(keytool: str, place: str, password: str) -> tuple[tuple[str, ...], ...]:
+    """Make a key and a certificate for 127.0.0.1 that signs itself, then write the certificate for clients."""
+    store = ("-alias", "node", "-keystore", f"{place}/keystore.p12", "-storetype", "PKCS12", "-storepass", password)
+    names = ("-ext", "san=ip:127.0.0.1,dns:localhost", "-ext", "bc:c")
+    make = (keytool, "-genkeypair", *store, "-keyalg", "EC", "-dname", "CN=headrace test", *names, "-validity", "3650")
+    return make, (keytool, "-exportcert", "-rfc", *store, "-file", f"{place}/ca.pem")
 
 
 def marked_folder(arguments: list[str]) -> str:

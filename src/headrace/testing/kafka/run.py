@@ -16,6 +16,7 @@ from pathlib import Path
 from headrace.core.errors import HeadraceError, NotFoundError, UsageError, did_you_mean
 from headrace.core.times import ZERO, Duration
 from headrace.testing.kafka import processes
+from headrace.testing.kafka.certificates import authority
 from headrace.testing.kafka.define import (
     HEAP_MB,
     KafkaClusterError,
@@ -46,6 +47,11 @@ class ClusterReport:
     problem: str = ""
 
     @property
+    def ca(self) -> Path | None:
+        """The certificate that clients trust; None where the cluster has no TLS."""
+        return authority(self.folder) if self.cluster is not None and self.cluster.tls else None
+
+    @property
     def up(self) -> bool:
         return bool(self.nodes) and all(node.state is NodeState.UP for node in self.nodes)
 
@@ -58,9 +64,10 @@ def up(
     machine: Machine,
     patience: Duration,
     say: Callable[[str], None],
+    tls: bool = False,
 ) -> ClusterReport:
-    """Make the cluster be ready: made if there is none (one broker by default), its dead nodes started on their data,
-    its paused ones resumed. Where it fails, what it started is ended again.
+    """Make the cluster be ready: made if there is none (one broker by default; tls: with TLS as well), its dead nodes
+    started on their data, its paused ones resumed. Where it fails, what it started is ended again.
 
     Raises: UsageError HR-0910, MissingExtraError HR-0911, KafkaClusterError HR-0912, HR-0914 to HR-0918.
     """
@@ -78,10 +85,24 @@ def up(
                 detail="the count of a cluster with data stays",
                 hint=f"headrace dev kafka down --name {name} --delete, or take another name",
             )
+        if cluster is not None and tls and not cluster.tls:
+            raise UsageError(
+                "HR-0910",
+                f"cluster {name!r} has no TLS",
+                detail="a cluster with data stays as it was made",
+                hint=f"headrace dev kafka down --name {name} --delete, or take another name",
+            )
         found = tools(machine, say=say)
         if cluster is None:
             cluster = make_layout(
-                private_folder(folder), name, brokers or 1, machine=machine, settings={}, users={}, heap_mb=HEAP_MB
+                private_folder(folder),
+                name,
+                brokers or 1,
+                machine=machine,
+                settings={},
+                users={},
+                heap_mb=HEAP_MB,
+                tls=tls,
             )
         nodes = Nodes(folder, cluster, leash=False)
         running = nodes.running()

@@ -1,0 +1,1 @@
+"""What product teams write and read events with: producers, consumers, and what they set aside."""

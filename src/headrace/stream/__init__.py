@@ -1,0 +1,1 @@
+"""What is computed over the log as it grows, and written back to it: derived topics."""
