@@ -203,10 +203,14 @@ def test_processes_that_are_killed_and_stopped_carry_every_event_over_once(
     assert len(living) == 2
     for each in living:
         each.send_signal(signal.SIGTERM)
+    lines = []
     for each in living:
         said, _ = each.communicate(timeout=30)
         assert each.returncode == 0
-        assert json.loads(said.splitlines()[-1])["topic"] == DERIVED
+        lines += [json.loads(line) for line in said.splitlines()]
+    assert {line["topic"] for line in lines} == {DERIVED}
+    assert {line["source"] for line in lines} == {f"applications#1/{index}" for index in range(3)}
+    assert any(line["rows"] for line in lines)
 
 
 def test_a_process_that_ends_in_order_hands_over(shop: Shop, processes: list[subprocess.Popen[str]]) -> None:

@@ -141,7 +141,11 @@ class KafkaLog(Log):
             if made.sealed:
                 partitions += [sealed_state(held, made, number) for number in range(made.partitions)]
         return TopicState(
-            topic=held.topic, incarnation=held.incarnation, version=held.version, partitions=tuple(partitions)
+            topic=held.topic,
+            incarnation=held.incarnation,
+            version=held.version,
+            partitions=tuple(partitions),
+            source=held.source,
         )
 
     def _live_state(self, held: Registered, index: int) -> PartitionState:

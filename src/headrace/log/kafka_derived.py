@@ -92,7 +92,7 @@ def outgoing_derived(
     """Derived rows of one source partition as records, in order. codec: of `unbound`."""
     source = inherited.source
     if topic.payload is Payload.ARROW:
-        values = (
+        values: tuple[npt.NDArray[np.generic], ...] = (
             inherited.available_at,
             inherited.event_times,
             inherited.verdicts,

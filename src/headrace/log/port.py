@@ -81,12 +81,14 @@ class PartitionState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicState:
-    """A topic as the log holds it: the definition in force, its incarnation, its partitions in order of index."""
+    """A topic as the log holds it: the definition in force, its incarnation, its partitions in order of index. source:
+    of a derived topic, the incarnation of what it is derived of."""
 
     topic: Topic
     incarnation: int
     version: int
     partitions: tuple[PartitionState, ...]
+    source: int | None = None
 
 
 # Columns that rows of a derived topic end with, behind its own fields: where each was read of its source.

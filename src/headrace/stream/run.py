@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from headrace.core.errors import LogError, NotFoundError
 from headrace.core.points import Cut, Partition
-from headrace.log.define import Topic
 from headrace.log.port import SYSTEM_COLUMNS, Log, TopicState
 from headrace.stream.plan import Proof, SourceCut, check_fields, highest, outputs, writer_name
 
@@ -109,8 +108,8 @@ class ReKeyer:
         if derived is None or derived.topic.derivation is None:
             raise NotFoundError("HR-0302", f"no derived topic {self._name!r} in the log", hint="headrace apply")
         source = states.get(derived.topic.derivation.of)
-        if source is None or source.incarnation != self.source.incarnation:
-            raise made_anew(derived.topic, self.source)
+        if source is None or not source.incarnation == derived.source == self.source.incarnation:
+            raise made_anew(derived)
         check_fields(source.topic, derived.topic)
         self._derived: TopicState = derived
         self._start = next((p.start for p in source.partitions if p.partition == self.source), 0)
@@ -162,15 +161,16 @@ class ReKeyer:
         return whole.slice(0, most)
 
 
-def made_anew(derived: Topic, source: Partition) -> LogError:
+def made_anew(derived: TopicState) -> LogError:
     """HR-0363."""
-    assert derived.derivation is not None, "derived"
+    topic = derived.topic
+    assert topic.derivation is not None, "derived"
     return LogError(
         "HR-0363",
-        f"topic {derived.derivation.of!r} is not the one that {derived.name!r} is derived of",
-        detail=f"expected incarnation {source.incarnation}; it was dropped, and perhaps made anew",
-        hint=f"headrace topics drop {derived.name}, then headrace apply, derive it of what there is",
-        topic=derived.name,
+        f"topic {topic.derivation.of!r} is not the one that {topic.name!r} is derived of",
+        detail=f"expected incarnation {derived.source}; it was dropped, and perhaps made anew",
+        hint=f"headrace topics drop {topic.name}, then headrace apply, derive it of what there is",
+        topic=topic.name,
     )
 
 

@@ -103,7 +103,7 @@ class Cluster:
 
     def append(self, index: int, rows: Sequence[tuple[object, ...]]) -> None:
         """To a source partition, whatever the rows' key says of theirs."""
-        self.writing.append([Append(partition=self.source(index), rows=rows)], atomic=False)  # type: ignore[arg-type]
+        self.writing.append([Append(partition=self.source(index), rows=rows)], atomic=False)  # type: ignore[arg-type]  # physical values
 
     def some(self, index: int, count: int) -> None:
         """Events of two merchants, whose customers belong here."""
