@@ -126,6 +126,6 @@ def _lines(file: Path) -> list[bytes]:
 
 
 if __name__ == "__main__":
-    seen, _, _ = check(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    seen = check(sys.argv[1], sys.argv[2], Path(sys.argv[3]))[0]
     print("\n".join(seen.told))
     print(json.dumps(seen.counts))

@@ -58,7 +58,8 @@ PACE_QUICK = Pace(kill_every=5, pause_gap=2, timeout=3.0, broker_every=6, broker
 
 
 def run(*, quick: bool, peers: bool, minutes: float | None = None) -> dict[str, dict[str, float]]:
-    """The figures of `chaos-kafka`. Where anything is violated, everything stays in the folder that is then named."""
+    """The figures of `chaos-kafka`. Where anything is violated, or a request got no answer within its clients' patience
+    (given_up), everything stays in the folder that is then named."""
     minutes = minutes or (MINUTES_QUICK if quick else MINUTES)
     folder = Path(tempfile.mkdtemp(prefix="headrace-chaos-kafka-"))
     print(f"in {folder}", flush=True)
@@ -81,8 +82,8 @@ def run(*, quick: bool, peers: bool, minutes: float | None = None) -> dict[str, 
     figures = {"minutes": minutes, **figures, "stopped_in_order": stopped}
     figures["fenced_zombies"] = found.counts["zombie_epochs"] + found.counts["fenced"]
     told(found, statuses)
-    if found.told:
-        print(f"VIOLATED; everything is in {folder}", flush=True)
+    if found.told or found.counts["given_up"]:
+        print(f"VIOLATED, or left unanswered; everything is in {folder}", flush=True)
         (folder / "found.txt").write_text("\n".join(found.told) + "\n", encoding="utf-8")
     else:
         shutil.rmtree(folder)

@@ -2,8 +2,9 @@
 
 A benchmark is a module bench/NAME.py (_ for -) with `run(*, quick: bool, peers: bool) -> dict` that returns
 {"figures": {...}} and, where it compared, "peers": {...}; one that runs as long as it is told takes `minutes` too. A
-figure that was not measured is absent, never 0. What it prints itself goes to stderr. The environment is added here. `--record` appends the object to bench/results.jsonl.
-Reads git and /proc; exit status 0 unless the benchmark could not run.
+figure that was not measured is absent, never 0. What it prints itself goes to stderr. The environment is added here.
+`--record` appends the object to bench/results.jsonl. Reads git and /proc; exit status 0 unless the benchmark could not
+run.
 """
 
 from __future__ import annotations

@@ -147,6 +147,13 @@ def caught_up(shop: Shop) -> bool:
     return True
 
 
+def at_work(shop: Shop, process: subprocess.Popen[str]) -> None:
+    """Until the group gives it a partition."""
+    group = f"{shop.prefix}headrace.streams.{DERIVED}"
+    mine = f":{process.pid}"
+    wait_until(lambda: any(name.endswith(mine) for name in shop.log.client.members(group).values()), within=60)
+
+
 def expect_once_and_in_order(shop: Shop) -> None:
     found = plainly(shop)
     ids = [id for _, _, _, id, _ in found]
@@ -185,15 +192,17 @@ def test_processes_that_are_killed_and_stopped_carry_every_event_over_once(
     producer.start()
     try:
         for turn in range(4):
-            time.sleep(2.0 + 0.37 * turn)
-            victim = processes[turn]
-            victim.send_signal(signal.SIGKILL)
+            at_work(shop, processes[turn])
+            time.sleep(0.5 + 0.37 * turn)
+            processes[turn].send_signal(signal.SIGKILL)
             processes.append(shop.process())
-        sleeper = processes[-2]
+        sleeper, other = processes[-2:]
+        at_work(shop, sleeper)
         sleeper.send_signal(signal.SIGSTOP)
         time.sleep(2.5 * SESSION_SECONDS)  # longer than its session and than its transaction may take
+        at_work(shop, other)
         sleeper.send_signal(signal.SIGCONT)
-        time.sleep(2.0)
+        at_work(shop, sleeper)
     finally:
         stopping.set()
         producer.join()

@@ -100,9 +100,7 @@ def remote(folder: Path, clock: ManualClock) -> LogUnderTest:
     return under
 
 
-@pytest.fixture(
-    params=[memory, shared, owner, remote, model], ids=["memory", "shared", "owner", "remote", "model"]
-)
+@pytest.fixture(params=[memory, shared, owner, remote, model], ids=["memory", "shared", "owner", "remote", "model"])
 def under(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LogUnderTest]:
     make: Callable[[Path, ManualClock], LogUnderTest] = request.param
     made = make(tmp_path / "log", ManualClock())

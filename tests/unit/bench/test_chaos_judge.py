@@ -76,7 +76,7 @@ def record(
 
 
 def answer(request: int, id: str, **other: object) -> Value:
-    said = {
+    said: dict[str, object] = {
         "decision_id": f"checkout/1/0/{request}",
         "request_id": id,
         "outcome": "approve",
