@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from headrace.sdk.producer import AsyncProducer as AsyncProducer
     from headrace.sdk.producer import Producer as Producer
     from headrace.sdk.sql import SqlOffsets as SqlOffsets
+    from headrace.stream.define import derived_topic as derived_topic
 
 __version__ = "0.1.0"
 
@@ -98,6 +99,7 @@ _NAMES: dict[str, str | tuple[str, str]] = {
     "decision_tree": "headrace.models.define",
     "decline": "headrace.decisions.define",
     "decline_if": "headrace.decisions.define",
+    "derived_topic": "headrace.stream.define",
     "distinct": "headrace.features.define",
     "exp": "headrace.core.expr",
     "field": "headrace.core.schema",

@@ -22,6 +22,7 @@ TARGETS = (
     Target(path="src/headrace/log/plan.py", tests=("tests/unit/log/test_plan.py", "tests/unit/log/test_judge.py")),
     Target(path="src/headrace/features/plan.py", tests=("tests/unit/features/test_plan.py",)),
     Target(path="src/headrace/sdk/plan.py", tests=("tests/unit/sdk/test_plan.py",)),
+    Target(path="src/headrace/stream/plan.py", tests=("tests/unit/stream/test_plan.py",)),
     Target(path="src/headrace/schemas/plan.py", tests=("tests/unit/schemas/test_plan.py",)),
     Target(
         path="src/headrace/decisions/plan.py",

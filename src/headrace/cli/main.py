@@ -32,6 +32,7 @@ _COMMANDS = {
     "serve": ("headrace.cli.serve", "serve", "Serve decisions, features and events over HTTP."),
     "tokens": ("headrace.cli.tokens", "tokens", "Who may call the server."),
     "audit": ("headrace.cli.models", "audit", "Look for what types cannot see."),
+    "streams": ("headrace.cli.streams", "streams", "Fill derived topics."),
     "backup": ("headrace.cli.operations", "backup", "Copy the log while it is being written."),
     "restore": ("headrace.cli.operations", "restore", "Put a backup in place of a missing log."),
     "doctor": ("headrace.cli.operations", "doctor", "Check the log, the project, its server."),
