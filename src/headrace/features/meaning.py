@@ -30,6 +30,7 @@ def time_meaning(topic: Topic) -> dict[str, Json]:
         "skew": topic.skew.micros,
         "clock": topic.clock.value,
         **({} if topic.partitioning is Partitioning.OWN else {"partitioning": topic.partitioning.value}),
+        **({} if topic.derivation is None else {"derived_of": topic.derivation.of}),
     }
 
 

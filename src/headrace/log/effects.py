@@ -56,6 +56,7 @@ def _effects(name: str, before: Mapping[str, Json], after: Mapping[str, Json], r
         yield from _plainly(what, before, after)
     yield from _partitions(name, before, after, readers)
     yield from _partitioning(before, after)
+    yield from _plainly("derived_of", before, after)
     yield from _plainly("payload", {"payload": "json", **before}, {"payload": "json", **after})
     yield from _retention(name, before, after)
     for what in _DURATIONS:

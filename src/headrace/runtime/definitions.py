@@ -66,6 +66,7 @@ class Definitions:
             check_entities(f"decision {decision.name!r}", decision.request, views)
         for view in self.views.values():
             for topic in view.topics:
+                _check_source(view, topic)
                 _check_retention(view, topic)
 
     def topic(self, name: str) -> Topic:
@@ -123,6 +124,7 @@ class Definitions:
             kind="topic",
             name=topic.name,
             fingerprint=fingerprint([meaning, {}]),
+            needs=() if topic.derivation is None else (("topic", topic.derivation.of),),
             meaning=json.dumps({**meaning, **about(topic)}, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
             assumed=assumed(topic),
             explain=explain_with(topic.name, self.readers(topic.name)),
@@ -135,6 +137,17 @@ class Definitions:
         models = [f"model {one.name}" for one in self.models.values() if one.topic == topic]
         decisions = [f"decision {one.name}" for one in self.decisions.values() if one.request.name == topic]
         return (*labels, *views, *models, *decisions)
+
+    def check_alone(self) -> None:
+        """What only several processes can do: fill a derived topic. Raises: DefinitionError HR-0366."""
+        for topic in self.topics.values():
+            if topic.derivation is not None:
+                raise DefinitionError(
+                    "HR-0366",
+                    f"topic {topic.name!r} is derived, and this project's log is a file",
+                    detail="a derived topic is filled beside the servers, on a log that processes share",
+                    hint="docs/guides/kafka.md: log = in headrace.toml",
+                )
 
     def check_joint(self) -> None:
         """What only matters where several processes share the partitions: the one that has a key must have it in all
@@ -166,6 +179,17 @@ def _keyed_by_entity(view: FeatureView) -> list[Topic]:
         if isinstance(key, Reference) and key.path == f"{emission.topic.name}.{emission.topic.key}":
             found.append(emission.topic)
     return found
+
+
+def _check_source(view: FeatureView, topic: Topic) -> None:
+    """A derived topic names its events by places in another; states and records do not follow these yet."""
+    if topic.derivation is not None:
+        raise DefinitionError(
+            "HR-0369",
+            f"view {view.name!r} reads the derived topic {topic.name!r}",
+            detail="a decision could count a request and its derived copy; views read the source topic, of any key",
+            hint=f"source={topic.derivation.of}",
+        )
 
 
 def _check_retention(view: FeatureView, topic: Topic) -> None:

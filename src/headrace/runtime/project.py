@@ -127,10 +127,12 @@ class Project:
     # --- definitions ---
 
     def plan(self) -> tuple[Step, ...]:
-        """What `apply` would do, in order; empty where nothing would change. Raises: DefinitionError HR-0813, on a
-        shared log."""
+        """What `apply` would do, in order; empty where nothing would change. Raises: DefinitionError HR-0813 on a
+        shared log, HR-0366 on one that is not."""
         if self.log.capabilities.shared:
             self.definitions.check_joint()
+        else:
+            self.definitions.check_alone()
         return catalog_plan.plan(self.definitions.declared(tz_version=self._tz_version), self.catalog())
 
     def catalog(self) -> Catalog:
@@ -148,9 +150,9 @@ class Project:
         for step in steps:
             catalog_plan.check(step, catalog)
         catalog_plan.check_approved(steps, approved)
-        for step in steps:
-            if step.kind == "topic" and step.fingerprint is not None:
-                self.log.declare(self.definitions.topic(step.name))
+        declared = [self.definitions.topic(s.name) for s in steps if s.kind == "topic" and s.fingerprint is not None]
+        for topic in sorted(declared, key=lambda one: one.derivation is not None):  # behind what they are derived of
+            self.log.declare(topic)
         store.append(steps, at=self._clock.now())
         return steps
 
