@@ -9,9 +9,10 @@ ask whose.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
-from headrace.core.errors import NotFoundError
+from headrace.core.errors import LogError, NotFoundError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import Clock, Duration, Instant
 from headrace.decisions.asking import Asking
@@ -20,7 +21,11 @@ from headrace.decisions.port import Features, Row
 from headrace.decisions.present import PresentCuts
 from headrace.log.port import Log, PartitionState, TopicState
 
-LOOK_EVERY = Duration.parse("50ms")  # between two looks for new ends and partitions, a round trip each
+# Between two looks for new partitions and for the log's ends, round trips while requests wait. What comes to partitions
+# that are followed is seen at each request without one.
+LOOK_EVERY = Duration.parse("1s")
+RETRY_EVERY = Duration.parse("5s")  # after a look that failed: a broker that is stopped holds each for seconds
+_logger = logging.getLogger(__name__)
 _NEVER = Instant(-(2**63))
 
 
@@ -41,12 +46,21 @@ class StandingViews:
         self._follows_requests = self._topic.name in features.topics  # they are events that views read
         self._asking = Asking(version, features, self._topic)
         self._present = PresentCuts(version.views, {})
+        self._failed = _NEVER  # the newest look, if it did
 
     def see(self) -> None:
-        """Look again, where the last look is a while ago."""
+        """Look again, where the last look is a while ago. One that fails for now changes nothing: what is known is
+        decided on, as stale as it is."""
         now = self._clock.now()
-        if now - self.looked > LOOK_EVERY.micros or now < self.looked:
-            self.look()
+        due = now - self.looked > LOOK_EVERY.micros or now < self.looked
+        if due and not 0 <= now - self._failed <= RETRY_EVERY.micros:
+            try:
+                self.look()
+            except LogError as error:
+                if not error.retryable:
+                    raise
+                self._failed = now
+                _logger.warning("the log's ends are not known: %s", error, extra={"code": error.code})
 
     def look(self) -> Mapping[Partition, PartitionState]:
         """Read the views' topics to their ends as they are now; what the log then says of the requests' partitions.
@@ -54,7 +68,7 @@ class StandingViews:
         Raises: NotFoundError HR-0302 where there is no such topic; as `Features.catch_up`."""
         looked = self._clock.now()
         self._features.catch_up(self._log)
-        states = self._log.topics()
+        states = self._log.topics(fresh=False)  # as that saw them
         followed, read = frozenset(self._features.topics), dict(self._features.frontier)
         held = [each for state in states if state.topic.name in followed for each in state.partitions]
         self.ends = {each.partition: read.get(each.partition, each.start) for each in held}

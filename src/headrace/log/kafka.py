@@ -59,6 +59,7 @@ from headrace.log.port import (
 )
 
 _NOT_REACHED = ("HR-0340", "HR-0341", "HR-0342")
+BETWEEN_CHANGES = Duration.parse("200ms")  # for another's change to be said
 CHANGES_MAX = 8  # times that others may change the registry first
 READ_BACK = Duration.parse("15s")  # for what was appended: a leader that is stopped is replaced in 6.5 s
 _NONE = np.zeros(0, np.int64)
@@ -124,18 +125,16 @@ class KafkaLog(Log):
         """available_at is that of what this process has read: NEVER of a partition that it does not follow."""
         self._open()
         if fresh:
-            self._following.refresh()
+            self._following.look()
         with self._following.lock:
             held = dict(self._following.registry.topics)
-        live = [
-            Place(self._settings.prefix + name, index) for name in held for index in range(held[name].topic.partitions)
-        ]
-        spans = dict(zip(live, self._following.spans(live, fresh=fresh), strict=True))
+        live = [self._following.place(one, index) for one in held.values() for index in range(one.topic.partitions)]
+        self._following.spans(live, fresh=False)
         if not fresh:
             self._following.pump()
-        return tuple(self._state(held[name], spans) for name in sorted(held))
+        return tuple(self._state(held[name]) for name in sorted(held))
 
-    def _state(self, held: Registered, spans: Mapping[Place, object]) -> TopicState:
+    def _state(self, held: Registered) -> TopicState:
         partitions = [self._live_state(held, index) for index in range(held.topic.partitions)]
         for made in held.imports:
             if made.sealed:
@@ -164,12 +163,20 @@ class KafkaLog(Log):
 
     def declare(self, topic: Topic) -> TopicState:
         self._open()
+        refused: LogError | None = None
         for _ in range(CHANGES_MAX):
             self._following.refresh()
             held = self._following.registry.topics.get(topic.name)
             if held is None:
                 source = source_of(self._following.registry, topic)
-                facts = self._made(topic)
+                try:
+                    facts = self._made(topic)
+                except LogError as error:  # another process made it, and says so in the registry in a moment
+                    if error.code != "HR-0348":
+                        raise
+                    refused = error
+                    self._following.pump(BETWEEN_CHANGES)
+                    continue
                 number = self._following.registry.incarnations.get(topic.name, 0) + 1
                 change = registry.declaration(topic, incarnation=number, version=1, kafka_id=facts.id, source=source)
             elif held.topic == topic:
@@ -182,6 +189,8 @@ class KafkaLog(Log):
                     topic, incarnation=held.incarnation, version=held.version + 1, kafka_id=held.kafka_id
                 )
             self._change(topic.name, change)
+        if refused is not None:
+            raise refused
         raise LogError("HR-0311", f"topic {topic.name!r}: others changed it {CHANGES_MAX} times first", retryable=True)
 
     def _made(self, topic: Topic) -> TopicFacts:

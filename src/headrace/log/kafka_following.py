@@ -64,6 +64,24 @@ class Following:
         with self.lock:
             self._pump_to({self.registry_place: end})
 
+    def look(self) -> None:
+        """`refresh`, and the spans of all live partitions, by one call where the registry says nothing new."""
+        with self.lock:
+            before = dict(self.registry.topics)
+        live = [self.place(held, index) for held in before.values() for index in range(held.topic.partitions)]
+        places = [self.registry_place, *live]
+        try:
+            found = self.client.spans(places)
+        except NotFoundError:  # one was dropped meanwhile, which the registry says
+            found = self.client.spans(places[:1])
+        with self.lock:
+            self._pump_to({self.registry_place: found[0].end})
+            if len(found) == len(places) and self.registry.topics == before:
+                self._spans.update(zip(places, found, strict=True))
+                return
+            held = list(self.registry.topics.values())
+        self.spans([self.place(one, index) for one in held for index in range(one.topic.partitions)], fresh=True)
+
     def registered(self, topic: str) -> Registered:
         """Raises: NotFoundError HR-0302."""
         held = self.registry.topics.get(topic)

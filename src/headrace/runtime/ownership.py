@@ -21,7 +21,8 @@ GROUP = "headrace.serve"  # behind the log's prefix
 POLL = Duration.parse("250ms")  # between two signs of life: many in a session timeout
 MEASURE_SECONDS = 5.0  # between two looks at the stable offsets
 RETRY_SECONDS = 0.5  # after a claim that failed, or was lost while the group still gives the partition
-KNOWN_SECONDS = 1.0  # how long what the group said of its members is believed
+# Between two times that the group is asked who its members are: as a rule, and where a request found nobody.
+KNOWN_SECONDS, KNOWN_SECONDS_MIN = 1.0, 0.2
 
 _logger = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ class Ownership:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._known: tuple[float, Mapping[Place, str]] = (-KNOWN_SECONDS, {})
-        self._lock = threading.Lock()
+        self._known: Mapping[Place, str] = {}
+        self._asking = threading.Event()
         self._successors: dict[str, Owner] = {}
         self._stuck: dict[
             Place, tuple[int, float]
@@ -74,7 +75,11 @@ class Ownership:
         """Join the group. Raises: LogError HR-0340 to HR-0342."""
         names = sorted({self._prefix + topic for topic in self._topics.values()})
         self._member = self._client.member(self._prefix + GROUP, names, name=self._name)
-        for run, name in ((self._follow, "headrace-member"), (self._own, "headrace-claims")):
+        for run, name in (
+            (self._follow, "headrace-member"),
+            (self._own, "headrace-claims"),
+            (self._ask, "headrace-owners"),
+        ):
             thread = threading.Thread(target=run, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -83,6 +88,7 @@ class Ownership:
         """Give everything up, and say so to the group. May be called twice."""
         self._closing.set()
         self._wake.set()
+        self._asking.set()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -99,15 +105,11 @@ class Ownership:
         return len(self._given)
 
     def owner_of(self, decision: str, index: int, *, fresh: bool = False) -> str | None:
-        """Who should decide a partition's requests, as the group says; None where it says nobody. fresh: ask it anew.
-
-        Raises: LogError HR-0340 to HR-0342."""
-        with self._lock:
-            at, known = self._known
-            if fresh or time.monotonic() - at > KNOWN_SECONDS:
-                known = self._client.members(self._prefix + GROUP)
-                self._known = (time.monotonic(), known)
-        return known.get(Place(self._prefix + self._topics[decision], index))
+        """Who should decide a partition's requests, as the group said last; None where it said nobody. Asks nobody:
+        a coordinator that moves would keep every request waiting. fresh: have the group asked again soon."""
+        if fresh:
+            self._asking.set()
+        return self._known.get(Place(self._prefix + self._topics[decision], index))
 
     @property
     def stuck_seconds(self) -> float:
@@ -144,6 +146,17 @@ class Ownership:
                 _logger.info("partitions given: %s", sorted(f"{p.topic}/{p.partition}" for p in given))
                 self._given = given
                 self._wake.set()
+
+    def _ask(self) -> None:
+        """Keeps what the group says of its members."""
+        while not self._closing.is_set():
+            try:
+                self._known = self._client.members(self._prefix + GROUP)
+            except HeadraceError as error:
+                _logger.warning("the group's members cannot be asked: %s", error, extra={"code": error.code})
+            self._closing.wait(KNOWN_SECONDS_MIN)
+            self._asking.wait(KNOWN_SECONDS - KNOWN_SECONDS_MIN)
+            self._asking.clear()
 
     def _own(self) -> None:
         """Claims what is given and not owned, again and again: a claim may be lost to another while the group still

@@ -72,11 +72,14 @@ def judged(logs: Logs, told: Told) -> list[str]:
 
 
 def valid_place(life: Life, logs: Logs) -> tuple[tuple[str, int], int]:
-    """Where a record lies that was answered."""
+    """Where a record lies that was answered, and counts: void ones of the same request may lie before it."""
     answered = {one.decision_id for one in life.told.answers}
     for key in logs:
+        claim = None
         for place, record in enumerate(logs[key] if key[0] == RECORDS.name else []):
-            if json.loads(record.value or b"")["decision_id"] in answered:
+            said = json.loads(record.value or b"")
+            claim = record.offset if said.get("claim") is not None else claim
+            if said["decision_id"] in answered and said.get("epoch") == claim:
                 return key, place
     raise AssertionError("no answer has a record")
 
