@@ -104,7 +104,8 @@ def test_stories_reach_every_case() -> None:
         owners, tally = Owners(), Tally()
         for question in asked[-15:]:
             reasons.update(expected(made, question, tally, owners)[1])
-    assert set(verdicts) == set(Verdict)
+    # MISPLACED is said of rows in a log that others write, and never taken, as CONFLICT and AHEAD are not.
+    assert set(verdicts) == set(Verdict) - {Verdict.MISPLACED}
     assert set(kinds) == set(Kind)
     assert set(Function) | {Sliding, Lifetime, Aligned, "matured", "so_far", True, False, 2} <= set(features)
     assert {Reason.VALUE, Reason.EMPTY, Reason.OVERFLOW, Reason.LIMIT} <= set(reasons)
