@@ -240,11 +240,19 @@ class Application:
             features=features,
             language=language,
             accepted=accepted,
-            forward=None if MARK in headers else Forward(_path(name, features, language), headers, body),
+            forward=self._forward(name, headers, body, features=features, language=language),
         )
         if isinstance(found, Forwarded):
             return Reply(found.status, found.body, found.content_type, found.headers)
         return reply_of(found)
+
+    def _forward(
+        self, name: str, headers: Headers, body: bytes, *, features: bool, language: str | None
+    ) -> Forward | None:
+        """The request as it came, where another process may own its partition; one that was sent on stays here."""
+        if self.service.ownership is None or MARK in headers:
+            return None
+        return Forward(_path(name, features, language), headers, body)
 
     async def _decision(self, call: Call) -> Reply:
         asked = _query(call.query, ("features", "language"))

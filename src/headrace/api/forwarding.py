@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -51,10 +51,12 @@ class Forwarder:
         self._desk = Desk("forwarded", threads=threads, waiting_max=waiting_max)
         self._kept = threading.local()
 
-    async def post(self, owner: Callable[[], str | None], what: Forward) -> Forwarded | None:
-        """The owner's answer; None where there is none, or it is this process. owner: asked for in a thread, as it may
-        ask the cluster. Raises: StateError HR-1020, retryable: it did not answer, and may have decided; HR-1008."""
-        return await self._desk.do(lambda: self._post(owner(), what))
+    async def post(self, owner: str | None, what: Forward) -> Forwarded | None:
+        """The owner's answer; None where there is none, or it is this process. owner: its address. Raises: StateError
+        HR-1020, retryable: it did not answer, and may have decided; HR-1008."""
+        if owner is None or owner == self.name:
+            return None
+        return await self._desk.do(lambda: self._post(owner, what))
 
     def waits(self) -> int:
         return self._desk.waits()
@@ -62,9 +64,7 @@ class Forwarder:
     def close(self) -> None:
         self._desk.close()
 
-    def _post(self, owner: str | None, what: Forward) -> Forwarded | None:
-        if owner is None or owner == self.name:
-            return None
+    def _post(self, owner: str, what: Forward) -> Forwarded:
         said = {
             name.decode("latin-1"): what.headers[name].decode("latin-1") for name in _CARRIED if name in what.headers
         }

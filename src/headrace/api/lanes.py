@@ -15,12 +15,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from headrace.core.errors import HeadraceError, LogError, StateError
 from headrace.decisions.define import DEADLINE, UNAVAILABLE
 from headrace.decisions.plan import Version
-from headrace.decisions.run import DecisionMade
+from headrace.decisions.run import Decides, DecisionMade
 
 SWEEP_SECONDS = 0.005  # between two looks for requests whose budget ran out: a tenth of the usual budget
 FAILING_SECONDS = 10.0  # how long a batch that could not be computed makes a server not ready
@@ -38,19 +37,6 @@ class Undecided(enum.Enum):
 
 Outcome = DecisionMade | HeadraceError | Undecided
 Request = Mapping[str, object]
-
-
-class Decides(Protocol):
-    """What a lane needs of a decider. In order of the requests: what was decided, or why not."""
-
-    @property
-    def version(self) -> Version: ...
-
-    @property
-    def appending(self) -> float:
-        """Seconds of the newest `decide_many` that the log took for its appends."""
-
-    def decide_many(self, requests: Sequence[Request]) -> Sequence[DecisionMade | HeadraceError]: ...
 
 
 class Waiting:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import pyarrow as pa
 
@@ -19,7 +18,7 @@ from headrace.api.answers import DecisionAnswer
 from headrace.api.arrow import arrow_of
 from headrace.api.desk import Desk
 from headrace.api.forwarding import Forward, Forwarded, Forwarder
-from headrace.api.lanes import Decides, Lane, Undecided, Waiting
+from headrace.api.lanes import Lane, Undecided, Waiting
 from headrace.api.metrics import Metrics
 from headrace.api.sampler import SamplerProcess
 from headrace.api.series import CLAIMS_LOST, OWNED, PARTITIONS, STUCK, VOID
@@ -38,6 +37,9 @@ from headrace.core.schema import DataType, Kind
 from headrace.core.times import Instant
 from headrace.decisions.define import Decision
 from headrace.decisions.owners import OwnedDecider
+from headrace.decisions.record import DecisionRecord
+from headrace.decisions.run import Decides
+from headrace.decisions.valid import ValidRecords
 from headrace.features.define import FeatureView, entity_expression
 from headrace.log.define import Topic
 from headrace.runtime.lookup import find_record
@@ -75,6 +77,7 @@ class Service:
         self.metrics = metrics
         self.stopping = False
         self._read_of, self._reads_by = project, Reader(project)
+        self._valid = ValidRecords(project.log)
         served = list(project.definitions.served) if decisions is None else list(decisions)
         shared = project.log.capabilities.shared
         deciders = {name: project.decider(name, address=address if shared else None) for name in served}
@@ -90,7 +93,7 @@ class Service:
         for name, decider in deciders.items():
             self.add(name, decider)
         self.ownership: Ownership | None = None
-        self._forwarder = Forwarder(address)
+        self._forwarder: Forwarder | None = None
         if shared:
             self._share(address, served)
         self._sampler: SamplerProcess | None = None
@@ -106,6 +109,7 @@ class Service:
         topics = {name: self.project.definitions.decision(name).request.name for name in served}
         self.ownership = ownership_of(self.project.log, name=address, topics=topics, owners=self._owners)
         self.ownership.begin()
+        self._forwarder = Forwarder(address)
         self._gauge("forwarded", self._forwarder.waits)
         ownership = self.ownership
         self.metrics.gauge(
@@ -165,7 +169,8 @@ class Service:
             lane.close()
         if self.ownership is not None:
             self.ownership.leave()
-        self._forwarder.close()
+        if self._forwarder is not None:
+            self._forwarder.close()
         for desk in (self._reads, self._appends, self._records):
             desk.close()
 
@@ -221,8 +226,10 @@ class Service:
             append=one.appending,
             total=now - one.entered,
         )
-        if features or outcome.repeated:  # what was recorded then may be of another version
-            answer, decision = await self._recorded(outcome.decision_id, features=features, repeated=outcome.repeated)
+        if outcome.recorded is not None:  # what was recorded then may be of another version
+            answer, decision = self._told(outcome.recorded, features=features, repeated=True)
+        elif features:
+            answer, decision = await self._recorded(outcome.decision_id, features=True)
         else:
             answer, decision = answers.made_answer(outcome, version.text), version.decision.answering(outcome.arm)
         return self._in_words(answer, decision, language, accepted)
@@ -233,13 +240,12 @@ class Service:
         """The answer of the partition's owner; or this process's, where the partition is about to be its own.
 
         Raises: the error, where nobody owns it for longer than the budget; StateError HR-1020, HR-1008."""
-        assert self.ownership is not None, "only owners say so"
+        assert self.ownership is not None and self._forwarder is not None, "only owners say so"
         ownership, deadline = self.ownership, time.monotonic() + within
         index = int(str(error.facts["partition"]))
         asked = 0
         while True:
-            who = partial(ownership.owner_of, lane.name, index, fresh=asked > 0)
-            found = await self._forwarder.post(who, forward)
+            found = await self._forwarder.post(ownership.owner_of(lane.name, index, fresh=asked > 0), forward)
             if found is not None and (found.status != 503 or time.monotonic() > deadline):
                 return found
             if time.monotonic() > deadline:
@@ -288,18 +294,18 @@ class Service:
             check_language(decision, language)
         return self._in_words(answer, decision, language, accepted)
 
-    async def _recorded(
-        self, decision_id: str, *, features: bool, repeated: bool = False
+    async def _recorded(self, decision_id: str, *, features: bool) -> tuple[DecisionAnswer, Decision]:
+        return await self._records.do(
+            lambda: self._told(find_record(self.project, decision_id, self._valid), features=features)
+        )
+
+    def _told(
+        self, record: DecisionRecord, *, features: bool, repeated: bool = False
     ) -> tuple[DecisionAnswer, Decision]:
         definitions = self.project.definitions
-
-        def find() -> tuple[DecisionAnswer, Decision]:
-            record = find_record(self.project, decision_id)
-            decision = definitions.decision(record.decision)
-            answer = answers.record_answer(record, decision, definitions.views, features=features, repeated=repeated)
-            return answer, decision.answering(record.ruling.arm)
-
-        return await self._records.do(find)
+        decision = definitions.decision(record.decision)
+        answer = answers.record_answer(record, decision, definitions.views, features=features, repeated=repeated)
+        return answer, decision.answering(record.ruling.arm)
 
     # --- features ---
 

@@ -10,11 +10,11 @@ import asyncio
 import logging
 import threading
 
-from headrace.api.lanes import Decides
 from headrace.api.service import Service
 from headrace.core.errors import HeadraceError
 from headrace.decisions.owners import OwnedDecider
 from headrace.decisions.plan import Version
+from headrace.decisions.run import Decides
 from headrace.runtime.following import Following
 from headrace.runtime.project import Project
 

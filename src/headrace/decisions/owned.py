@@ -51,21 +51,22 @@ class Computed:
 
 @dataclass(slots=True, kw_only=True)
 class Owned:
-    """A partition that was claimed. epoch: the claim's offset. fold: of its records, as far as they were read. known:
+    """What is known of a partition. epoch: the offset of the claim under which it is owned, -1 before there is one.
+    fold: of its records, as far as they were read. known:
     the ids of its requests. maximum: the newest available_at of these. floors: cuts of its valid records that the views
     here had not reached when they were last compared."""
 
     records: Partition
-    epoch: int
     fold: ClaimFold
     known: KnownRequests
+    epoch: int = -1
     maximum: int = 0
     floors: dict[Partition, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, records: Partition, epoch: int, known: KnownRequests) -> Owned:
-        """Of a partition of whose records nothing was read."""
-        return cls(records=records, epoch=epoch, fold=ClaimFold(records, floors=True), known=known)
+    def of(cls, records: Partition, known: KnownRequests) -> Owned:
+        """Of a partition of which nothing was read."""
+        return cls(records=records, fold=ClaimFold(records, floors=True), known=known)
 
     @property
     def lost(self) -> bool:

@@ -24,12 +24,13 @@ from headrace.decisions import record as records
 from headrace.decisions.asking import STALE_OWNER, ask_again, retried_record
 from headrace.decisions.chain import RequestHash
 from headrace.decisions.claims import RequestPlace, Standing
-from headrace.decisions.known import NOT_THE_EVENT, Id, KnownRequests, conflict, row_at
+from headrace.decisions.known import NOT_THE_EVENT, Id, conflict, row_at
 from headrace.decisions.owned import Asked, Computed, Owned, read_records
 from headrace.decisions.plan import Version
 from headrace.decisions.port import Features, Recompute, Row, Validate
 from headrace.decisions.record import Flag
-from headrace.decisions.run import DecisionMade, made
+from headrace.decisions.run import Decides, DecisionMade, made, made_before
+from headrace.decisions.standby import Standby
 from headrace.decisions.standing import StandingViews
 from headrace.log.port import Append, Appended, Log, Verdict
 
@@ -39,9 +40,9 @@ _UNKNOWN = "HR-0311"
 _UNREAD = "HR-0349"  # durable, and not read in time: as where another's open transaction lies before it
 
 
-class OwnedDecider:
-    """Decides the requests of one topic, of the partitions that it owns. Any thread may call; calls take turns, and a
-    claim keeps decisions waiting while it reads.
+class OwnedDecider(Decides):
+    """Decides the requests of one topic, of the partitions that it owns. Any thread may call; calls take turns. What a
+    claim has to read of the past it reads before its turn.
 
     Cost: beside views, model and the log's two appends some 200 us.
     """
@@ -61,7 +62,7 @@ class OwnedDecider:
         requests to, or any text. Declares the record topic; owns nothing yet."""
         self.version = version
         self.name = name
-        self.appending = 0.0  # seconds of the newest call that the log took for its appends; the rest was computing
+        self.appending = 0.0
         self.claims_made = self.claims_lost = 0
         self._log = log
         self._validate = validate
@@ -77,6 +78,7 @@ class OwnedDecider:
         self._owned: dict[int, Owned] = {}
         self._others: dict[int, str] = {}  # who was seen to claim what was owned here
         self._views = StandingViews(log, version, features, clock)
+        self._standby = Standby(log, self._topic, self._record_topic)
         with self._lock:
             self._views.look()
 
@@ -99,36 +101,36 @@ class OwnedDecider:
     def claim(self, index: int) -> int:
         """Take over a partition of the requests; the epoch. One that is owned already is claimed anew.
 
-        Reads its records from the beginning, its requests and all views to their ends. Raises: LogError, and then the
-        partition is not owned; NotFoundError HR-0302 for one that is not there.
+        Reads its records and its requests as far as that was not done before (`stand_by`), and all views to their ends.
+        Raises: LogError, and then the partition is not owned; NotFoundError HR-0302 for one that is not there.
         """
+        if index not in self._owned:
+            self._standby.read([index])
         with self._lock:
             return self._claim(index)
+
+    def stand_by(self) -> None:
+        """Read on in the views, and in all partitions that are not owned, so that one of them can be claimed soon.
+        Decisions wait for the views' newest rows, as they would at their next look. Raises: LogError."""
+        with self._lock:
+            self._views.see()
+        self._standby.read([each.index for each in self._views.live if each.index not in self._owned])
 
     def release(self, index: int) -> None:
         """Decide nothing of a partition any more. Nothing is written: the next owner's claim says enough."""
         with self._lock:
-            self._owned.pop(index, None)
+            owned = self._owned.pop(index, None)
+            if owned is not None:
+                self._standby.keep(index, owned)
 
     # --- deciding ---
-
-    def decide(self, request: Mapping[str, object]) -> DecisionMade:
-        """Decide one request, durably.
-
-        request: the topic's fields by name. Raises: SchemaError (HR-0401 to HR-0409) where it does not fit its topic,
-        ConflictError HR-0710 where its id is known with another payload; retryable, and then the same request may be
-        sent again: NotOwnerError HR-0722 where another owns its partition, LogError HR-0723 while another's open
-        transaction lies before it, LogError where it could not be made durable or that is not known.
-        """
-        (answer,) = self.decide_many([request])
-        if isinstance(answer, HeadraceError):
-            raise answer
-        return answer
 
     def decide_many(self, requests: Sequence[Mapping[str, object]]) -> list[DecisionMade | HeadraceError]:
         """Decide several requests, each partition's as if one by one in this order.
 
-        Returns an answer each, in order, or the error that `decide` would raise.
+        Returns an answer each, in order, or the error that `decide` would raise; also, retryable, and then the same
+        request may be sent again: NotOwnerError HR-0722 where another owns its partition, LogError HR-0723 while
+        another's open transaction lies before it.
         """
         answers: list[DecisionMade | HeadraceError | None] = [None] * len(requests)
         asked: list[tuple[int, Asked]] = []
@@ -313,7 +315,7 @@ class OwnedDecider:
             return False
         row = row_at(self._log, self._record_topic.topic, owned.records, found).row
         said = records.from_row(row, self._topic.name)
-        one.answer = made(said.decision_id, one.id, said.t, said.ruling, said.flags, repeated=True)
+        one.answer = made_before(said, one.id)
         return True
 
     def _decide_left(self, left: Sequence[Asked]) -> list[Computed]:
@@ -425,16 +427,20 @@ class OwnedDecider:
     # --- claiming ---
 
     def _claim(self, index: int) -> int:
-        before = self._owned.pop(index, None)
+        owned = self._owned.pop(index, None) or self._standby.take(index)
+        try:
+            return self._claimed(index, owned)
+        except HeadraceError:
+            self._standby.keep(index, owned)
+            raise
+
+    def _claimed(self, index: int, owned: Owned) -> int:
         request = next((p for p in self._views.live if p.index == index), None)
         if request is None:
             request = next((p for p in self._views.look() if p.index == index), None)
         if request is None:
             raise NotFoundError("HR-0302", f"no partition {index} of topic {self._topic.name!r} in the log")
-        place = Partition(self._record_topic.topic.name, self._record_topic.incarnation, index)
-        epoch = self._append_claim(request, place)
-        owned = before or Owned.of(place, epoch, KnownRequests(self._log, self._topic, None))
-        owned.epoch = epoch
+        owned.epoch = epoch = self._append_claim(request, owned.records)
         read_records(self._log, owned, [epoch], ())
         held = self._views.look()[request]
         owned.known.begin(held)
@@ -465,6 +471,7 @@ class OwnedDecider:
     def _drop(self, index: int) -> None:
         owned = self._owned.pop(index, None)
         if owned is not None:
+            self._standby.keep(index, owned)
             self.claims_lost += 1
             if owned.lost and owned.fold.owner is not None:
                 self._others[index] = owned.fold.owner

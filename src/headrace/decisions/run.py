@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ from headrace.decisions.known import NOT_THE_EVENT, Id, KnownRequests, conflict,
 from headrace.decisions.plan import Answer, Ruling, Scored, Version
 from headrace.decisions.port import Features, Recompute, Row, Validate
 from headrace.decisions.present import PresentCuts
-from headrace.decisions.record import Flag
+from headrace.decisions.record import DecisionRecord, Flag
 from headrace.log.define import Clock as TopicClock
 from headrace.log.port import Append, Appended, Log, PartitionState
 
@@ -41,7 +42,8 @@ _NEVER = Instant(-(2**63))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionMade:
     """What the caller is told. score: the first model's. scores: of each model, where there are several. arm: the
-    challenger that gave the answer. repeated: the request was known, this is its recorded answer."""
+    challenger that gave the answer. repeated: the request was known, this is its recorded answer; recorded: as the log
+    has it, and nothing else of the request need be read."""
 
     decision_id: str
     request_id: Id
@@ -53,6 +55,7 @@ class DecisionMade:
     scores: tuple[Scored, ...] = ()
     arm: str | None = None
     repeated: bool = False
+    recorded: DecisionRecord | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,7 +86,31 @@ class _Group:
         self.ids.add((computed.partition, computed.id))
 
 
-class Decider:
+class Decides(ABC):
+    """What decides the requests of one topic. appending: seconds of the newest call that the log took for its appends;
+    the rest was computing."""
+
+    version: Version
+    appending: float
+
+    def decide(self, request: Mapping[str, object]) -> DecisionMade:
+        """Decide one request, durably.
+
+        request: the topic's fields by name. Raises: SchemaError (HR-0401 to HR-0409) where it does not fit its topic,
+        ConflictError HR-0710 where its id is known with another payload, LogError where it could not be made durable;
+        then nothing was decided, or (HR-0311) it is not known, and the same request may be sent again.
+        """
+        (answer,) = self.decide_many([request])
+        if isinstance(answer, HeadraceError):
+            raise answer
+        return answer
+
+    @abstractmethod
+    def decide_many(self, requests: Sequence[Mapping[str, object]]) -> list[DecisionMade | HeadraceError]:
+        """Decide several requests; an answer each, in order, or the error that `decide` would raise."""
+
+
+class Decider(Decides):
     """Decides the requests of one topic. Any thread may call `decide` and `decide_many`; they take turns.
 
     Cost: beside views, model and the disk's sync some 150 us.
@@ -108,7 +135,7 @@ class Decider:
         self._recompute = recompute
         self._clock = clock
         self._lock = threading.Lock()
-        self.appending = 0.0  # seconds of the newest call that the log took for its appends; the rest was computing
+        self.appending = 0.0
         self._topic = version.decision.request
         names = self._topic.schema.names
         assert self._topic.id is not None, "a request topic has an id: decisions/define.py sees to it"
@@ -131,18 +158,6 @@ class Decider:
         self._looked = _NEVER
         with self._lock:
             self._look()
-
-    def decide(self, request: Mapping[str, object]) -> DecisionMade:
-        """Decide one request, durably.
-
-        request: the topic's fields by name. Raises: SchemaError (HR-0401 to HR-0409) where it does not fit its topic,
-        ConflictError HR-0710 where its id is known with another payload, LogError where it could not be made durable;
-        then nothing was decided, or (HR-0311) it is not known, and the same request may be sent again.
-        """
-        (made,) = self.decide_many([request])
-        if isinstance(made, HeadraceError):
-            raise made
-        return made
 
     def decide_many(self, requests: Sequence[Mapping[str, object]]) -> list[DecisionMade | HeadraceError]:
         """Decide several requests as if one by one in this order, with one commit for as many as can share it.
@@ -346,7 +361,7 @@ class Decider:
         if found is not None:
             place = self._records(partition)
             said = records.from_row(row_at(self._log, self._record_topic.topic, place, found).row, self._topic.name)
-            return made(said.decision_id, self._id_of(row), said.t, said.ruling, said.flags, repeated=True)
+            return made_before(said, self._id_of(row))
         cuts = self._present.cuts()
         (answers,) = ask_again(self.version, self._recompute, [(partition, logged)], cuts, [{}])
         record = retried_record(
@@ -455,7 +470,13 @@ class Decider:
 
 
 def made(
-    decision_id: str, id: Id, t: Instant, ruling: Ruling, flags: tuple[Flag, ...], *, repeated: bool = False
+    decision_id: str,
+    id: Id,
+    t: Instant,
+    ruling: Ruling,
+    flags: tuple[Flag, ...],
+    *,
+    recorded: DecisionRecord | None = None,
 ) -> DecisionMade:
     """What the caller is told of a ruling."""
     answer = ruling.answer
@@ -469,5 +490,11 @@ def made(
         flags=flags,
         scores=answer.scores if len(answer.scores) > 1 else (),
         arm=ruling.arm,
-        repeated=repeated,
+        repeated=recorded is not None,
+        recorded=recorded,
     )
+
+
+def made_before(said: DecisionRecord, id: Id) -> DecisionMade:
+    """What the caller is told of a request that has a record."""
+    return made(said.decision_id, id, said.t, said.ruling, said.flags, recorded=said)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pyarrow as pa
 
+from headrace.core.points import Partition
 from headrace.decisions import record as records
 from headrace.decisions.claims import ClaimFold, RequestPlace, Standing
 from headrace.decisions.record import DecisionRecord
@@ -35,12 +35,26 @@ def valid_records(log: Log, held: PartitionState, request: str) -> Iterator[Deci
         yield from records.from_batch(batch, request)
 
 
-def valid_record(log: Log, held: PartitionState, place: RequestPlace, request: str) -> DecisionRecord | None:
-    """The record of one request that counts. Cost: the fold up to it, some 0.2 us a record."""
-    for batch in valid_batches(log, held):
-        columns = ("request_incarnation", "request_partition", "request_offset")
-        found = np.logical_and.reduce([batch.column(n).to_numpy() == v for n, v in zip(columns, place, strict=True)])
-        if found.any():
-            (one,) = records.from_batch(batch.filter(pa.array(found)), request)
-            return one
-    return None
+class ValidRecords:
+    """The records that count, found by their requests. One thread at a time.
+
+    Cost: what came since the last question is folded once, 0.2 us a record; then a row is read. Memory: 16 bytes a
+    record of partitions that were asked for.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._folds: dict[Partition, ClaimFold] = {}
+
+    def find(self, held: PartitionState, place: RequestPlace, request: str) -> DecisionRecord | None:
+        """The record of one request. held: the partition that it would lie in. request: the name of its topic."""
+        fold = self._folds.setdefault(held.partition, ClaimFold(held.partition))
+        offset = fold.record(place)
+        if offset is None:
+            for batch in self._log.read(held.partition, max(fold.next, held.start)):
+                fold.take_batch(batch)
+            offset = fold.record(place)
+        if offset is None:
+            return None
+        (one,) = records.from_batch(next(iter(self._log.read(held.partition, offset, end=offset + 1))), request)
+        return one

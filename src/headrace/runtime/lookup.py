@@ -14,18 +14,19 @@ from headrace.core.points import IMPORTS_FROM
 from headrace.decisions import record as records
 from headrace.decisions.claims import RequestPlace
 from headrace.decisions.record import DecisionRecord, Flag
-from headrace.decisions.valid import valid_record
+from headrace.decisions.valid import ValidRecords
 from headrace.log.port import PartitionState
 from headrace.runtime.project import Project
 
 _ID = re.compile(r"([^/]{1,200})/(\d{1,18})/(\d{1,4})/(\d{1,18})\Z", re.ASCII).match
 
 
-def find_record(project: Project, decision_id: str) -> DecisionRecord:
-    """Raises: NotFoundError HR-0716 where there is no such record, HR-0806 for an unknown decision.
+def find_record(project: Project, decision_id: str, valid: ValidRecords | None = None) -> DecisionRecord:
+    """valid: kept by who asks often, of the project's log. Raises: NotFoundError HR-0716 where there is no such record,
+    HR-0806 for an unknown decision.
 
     Cost: some 20 reads of a row; of a request that was decided at a second try, reading what came after it. In a log
-    that several processes share, the fold up to it (decisions.valid.valid_record).
+    that several processes share, the fold up to it (decisions.valid.ValidRecords).
     """
     found = _ID(decision_id)
     if found is None:
@@ -38,7 +39,7 @@ def find_record(project: Project, decision_id: str) -> DecisionRecord:
             if held.partition.index == index < IMPORTS_FROM:
                 if project.log.capabilities.shared:
                     place = RequestPlace(incarnation, index, offset)
-                    one = valid_record(project.log, held, place, decision.request.name)
+                    one = (valid or ValidRecords(project.log)).find(held, place, decision.request.name)
                 else:
                     one = _Records(project, held, decision.request.name).find(incarnation, offset)
                 if one is not None:

@@ -1,8 +1,10 @@
-"""Which partitions of requests a serving process decides: those that its group gives it. Touches two threads, the log.
+"""Which partitions of requests a serving process decides: those that its group gives it. Touches the log; has three
+threads.
 
 The one idea: membership only says who should decide; the claim in the log says who does (docs/KAFKA.md K1). So a member
 that is told late, or not at all, does no harm: what it decides after another's claim is void, and it learns so from the
-log. One thread shows signs of life, another claims, as a claim reads and may take long.
+log. One thread shows signs of life, one claims, as a claim reads and may take long, one asks the group who its members
+are.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from headrace.core.times import Duration
 
 GROUP = "headrace.serve"  # behind the log's prefix
 POLL = Duration.parse("250ms")  # between two signs of life: many in a session timeout
-MEASURE_SECONDS = 5.0  # between two looks at the stable offsets
+MEASURE_SECONDS = 5.0  # between two looks at the stable offsets, and at what others own
 RETRY_SECONDS = 0.5  # after a claim that failed, or was lost while the group still gives the partition
 # Between two times that the group is asked who its members are: as a rule, and where a request found nobody.
 KNOWN_SECONDS, KNOWN_SECONDS_MIN = 1.0, 0.2
@@ -36,6 +38,8 @@ class Owner(Protocol):
     def claim(self, index: int) -> int: ...
 
     def release(self, index: int) -> None: ...
+
+    def stand_by(self) -> None: ...
 
 
 class Ownership:
@@ -65,11 +69,10 @@ class Ownership:
         self._known: Mapping[Place, str] = {}
         self._asking = threading.Event()
         self._successors: dict[str, Owner] = {}
-        self._stuck: dict[
-            Place, tuple[int, float]
-        ] = {}  # the stable offset that others' records lie behind, since when
+        # The stable offset that others' records lie behind, and since when.
+        self._stuck: dict[Place, tuple[int, float]] = {}
         self._measured = -MEASURE_SECONDS
-        self.settled = False  # every partition that was given has been claimed, at least once
+        self.settled = False  # every partition that was given has been claimed at least once, or others have them all
 
     def begin(self) -> None:
         """Join the group. Raises: LogError HR-0340 to HR-0342."""
@@ -98,11 +101,6 @@ class Ownership:
         if self._member is not None:
             self._member.leave()
             self._member = None
-
-    @property
-    def given(self) -> int:
-        """How many partitions the group gives this process."""
-        return len(self._given)
 
     def owner_of(self, decision: str, index: int, *, fresh: bool = False) -> str | None:
         """Who should decide a partition's requests, as the group said last; None where it said nobody. Asks nobody:
@@ -169,13 +167,21 @@ class Ownership:
             fine = True
             for decision, owner in {**self._owners(), **self._successors}.items():
                 fine &= self._settle(decision, owner)
-            self.settled = self.settled or (fine and bool(self._given))
-            self._measure()
+            self.settled = self.settled or (fine and bool(self._given or self._known))
+            if fine and time.monotonic() - self._measured >= MEASURE_SECONDS:
+                self._measured = time.monotonic()
+                self._stand_by()
+                self._measure()
+
+    def _stand_by(self) -> None:
+        for decision, owner in self._owners().items():
+            try:
+                owner.stand_by()
+            except HeadraceError as error:
+                _logger.warning("decision %s: what others own: %s", decision, error, extra={"code": error.code})
 
     def _measure(self) -> None:
-        if time.monotonic() - self._measured < MEASURE_SECONDS:
-            return
-        self._measured, places = time.monotonic(), sorted(self._given)
+        places = sorted(self._given)
         try:
             spans = dict(zip(places, self._client.spans(places), strict=True))
         except HeadraceError as error:
