@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from headrace import plugs
 from headrace.clients.kafka.define import KafkaSettings
-from headrace.clients.kafka.port import GroupOffset, KafkaClient, Outgoing, Place, TopicFacts
+from headrace.clients.kafka.port import GroupOffset, KafkaClient, Outgoing, Place, Span, TopicFacts
 from headrace.core.codec import units
 from headrace.core.errors import LogError, UsageError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
@@ -27,6 +27,7 @@ from headrace.log.changing import refuse_change
 from headrace.log.define import Payload, Topic
 from headrace.log.kafka_derived import refuse_derived, source_of
 from headrace.log.kafka_exclusive import KafkaExclusive
+from headrace.log.kafka_feed import Feed
 from headrace.log.kafka_following import SLICE, Codecs, Following
 from headrace.log.kafka_imports import Imports, sealed_state
 from headrace.log.kafka_registry import Registered, judges_alike
@@ -108,6 +109,8 @@ class KafkaLog(Log):
         self._imports = Imports(
             client, self._following, create=self._create, change=self._change, live=self._live_state
         )
+        self._places: dict[str, tuple[Registered, Sequence[tuple[Partition, Place]]]] = {}
+        self._states: dict[Partition, tuple[object, PartitionState]] = {}  # as they were last, by what they are made of
         self._closed = False
 
     @property
@@ -128,8 +131,7 @@ class KafkaLog(Log):
             self._following.look()
         with self._following.lock:
             held = dict(self._following.registry.topics)
-        live = [self._following.place(one, index) for one in held.values() for index in range(one.topic.partitions)]
-        self._following.spans(live, fresh=False)
+        self._following.spans([place for one in held.values() for _, place in self._live(one)], fresh=False)
         if not fresh:
             self._following.pump()
         return tuple(self._state(held[name]) for name in sorted(held))
@@ -147,19 +149,24 @@ class KafkaLog(Log):
             source=held.source,
         )
 
+    def _live(self, held: Registered) -> Sequence[tuple[Partition, Place]]:
+        """A topic's live partitions, and where they lie. Made once a version: each decision asks for all of them."""
+        name = held.topic.name
+        known = self._places.get(name)
+        if known is None or known[0] is not held:
+            made = [(held.partition(i), self._following.place(held, i)) for i in range(held.topic.partitions)]
+            known = self._places[name] = held, made
+        return known[1]
+
     def _live_state(self, held: Registered, index: int) -> PartitionState:
-        partition, form = held.partition(index), held.topic.payload
-        (span,) = self._following.spans([self._following.place(held, index)], fresh=False)
+        partition, place = self._live(held)[index]
+        (span,) = self._following.spans([place], fresh=False)
         feed = self._following.feeds.get(partition)
-        followed = feed is not None and feed.next >= span.end
-        return PartitionState(
-            partition=partition,
-            kind=PartitionKind.LIVE,
-            start=position(form, span.start),
-            end=feed.end if feed is not None and followed else position(form, span.end),
-            available_at=Instant(int(NEVER) if feed is None else feed.available_at),
-            sealed=True,
-        )
+        seen = (span, None if feed is None else (feed.next, feed.end, feed.available_at))
+        known = self._states.get(partition)
+        if known is None or known[0] != seen:
+            known = self._states[partition] = seen, _live_state(partition, held.topic.payload, span, feed)
+        return known[1]
 
     def declare(self, topic: Topic) -> TopicState:
         self._open()
@@ -499,6 +506,18 @@ class KafkaLog(Log):
     def _open(self) -> None:
         if self._closed:
             raise LogError("HR-0316", "the log is closed")
+
+
+def _live_state(partition: Partition, form: Payload, span: Span, feed: Feed | None) -> PartitionState:
+    followed = feed is not None and feed.next >= span.end
+    return PartitionState(
+        partition=partition,
+        kind=PartitionKind.LIVE,
+        start=position(form, span.start),
+        end=feed.end if feed is not None and followed else position(form, span.end),
+        available_at=Instant(int(NEVER) if feed is None else feed.available_at),
+        sealed=True,
+    )
 
 
 def _codecs() -> Codecs:

@@ -45,7 +45,7 @@ class Following:
         self.registry_place = Place(prefix + registry.NAME, 0)
         self.feeds: dict[Partition, Feed] = {}
         self._codecs = codecs
-        self._made_codecs: dict[tuple[str, int, int, bool], EventCodec] = {}
+        self._made_codecs: dict[tuple[str, bool], tuple[Topic, EventCodec]] = {}
         self._by_place: dict[Place, Feed] = {}
         self._spans: dict[Place, Span] = {}
         self._fetcher: Fetcher = client.fetcher()
@@ -118,12 +118,11 @@ class Following:
         return [self._spans[place] for place in places]
 
     def codec(self, topic: Topic, *, live: bool) -> EventCodec:
-        """Made once a definition."""
-        key = (topic.name, hash(topic.schema.fields), hash(topic.required), live)
-        found = self._made_codecs.get(key)
-        if found is None:
-            found = self._made_codecs[key] = self._codecs(topic, live)
-        return found
+        """Made once a definition; of a topic under several, once again where they take turns."""
+        found = self._made_codecs.get((topic.name, live))
+        if found is None or found[0] is not topic and not _reads_alike(found[0], topic):
+            found = self._made_codecs[topic.name, live] = topic, self._codecs(topic, live)
+        return found[1]
 
     # --- following ---
 
@@ -372,3 +371,7 @@ def _parts(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.Reco
     for batch in batches:
         for first in range(0, batch.num_rows, rows_max):
             yield batch.slice(first, rows_max)
+
+
+def _reads_alike(one: Topic, other: Topic) -> bool:
+    return one.schema.fields == other.schema.fields and one.required == other.required
