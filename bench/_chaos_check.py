@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
 
+from bench._chaos_derived import judge_derived
 from bench._chaos_judge import (
     Effect,
     Folded,
@@ -32,6 +34,7 @@ from bench._chaos_judge import (
 )
 
 RECORDS = "headrace.decisions.checkout"
+DERIVED, DERIVED_KEY = "visits_by_shop", "shop"
 POLL_S = 5.0
 SILENT_MAX = 12  # polls in a row without anything, after which the cluster is told to be gone
 
@@ -39,8 +42,9 @@ SILENT_MAX = 12  # polls in a row without anything, after which the cluster is t
 def check(bootstrap: str, prefix: str, folder: Path) -> tuple[Found, Folded, list[Value]]:
     """What was found; the records; the answers, as the load wrote them."""
     found = Found()
-    orders, visits = read(bootstrap, f"{prefix}orders"), read(bootstrap, f"{prefix}visits")
-    folded = fold(read(bootstrap, prefix + RECORDS))
+    orders, _ = read(bootstrap, f"{prefix}orders")
+    visits, _ = read(bootstrap, f"{prefix}visits")
+    folded = fold(read(bootstrap, prefix + RECORDS)[0])
     answers = answers_of(folder)
     given_up = [line for line in answers if "given_up" in line]
     answers = [line for line in answers if "answer" in line]
@@ -50,13 +54,15 @@ def check(bootstrap: str, prefix: str, folder: Path) -> tuple[Found, Folded, lis
     judge_events(visits, sent_of(folder), acknowledged_of(folder), found)
     judge_effects(visits, effects_of(folder), found)
     judge_values(folded, orders, visits, found)
+    derived, partitions = read(bootstrap, prefix + DERIVED, whole=True)
+    judge_derived(visits, derived, partitions, key=DERIVED_KEY, found=found)
     found.counts["requests_again"] = len(orders) - len({message.value["order"] for message in orders})
     return found, folded, answers
 
 
-def read(bootstrap: str, topic: str) -> list[Message]:
-    """A topic's committed records with a value, partition by partition, up to their ends. Raises: KafkaException;
-    TimeoutError where nothing comes for a minute."""
+def read(bootstrap: str, topic: str, *, whole: bool = False) -> tuple[list[Message], int]:
+    """A topic's committed records with a value, partition by partition, up to their ends, and how many partitions it
+    has. whole: with keys and headers. Raises: KafkaException; TimeoutError where nothing comes for a minute."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -88,10 +94,16 @@ def read(bootstrap: str, topic: str) -> list[Message]:
                 elif (value := record.value()) is not None:
                     offset = record.offset()
                     assert offset is not None
-                    held[index].append(Message(index, offset, record.timestamp()[1], json.loads(value)))
-        return [message for messages in held.values() for message in messages]
+                    message = Message(index, offset, record.timestamp()[1], json.loads(value))
+                    held[index].append(_whole(message, record) if whole else message)
+        return [message for messages in held.values() for message in messages], len(held)
     finally:
         consumer.close()
+
+
+def _whole(message: Message, record: KafkaMessage) -> Message:
+    headers = [(name, value) for name, value in record.headers() or [] if isinstance(value, bytes)]
+    return message._replace(key=record.key(), headers=tuple(headers))
 
 
 def answers_of(folder: Path) -> list[Value]:

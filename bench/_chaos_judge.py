@@ -25,12 +25,14 @@ Value = Mapping[str, object]
 
 
 class Message(NamedTuple):
-    """A Kafka record with a value. at: its timestamp in milliseconds."""
+    """A Kafka record with a value. at: its timestamp in milliseconds. key, headers: where the topic's are judged."""
 
     partition: int
     offset: int
     at: int
     value: Value
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Claim(NamedTuple):

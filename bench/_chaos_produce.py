@@ -27,7 +27,8 @@ from headrace.core.errors import HeadraceError
 from headrace.sdk.producer import Producer
 from headrace.sdk.sending import Receipt
 
-CUSTOMERS = 200
+CUSTOMERS, SHOPS = 200, 50
+SHOPLESS = 40  # one event in so many
 TICK_S = 0.02
 WAITING_MAX = 20_000  # events without an answer, beyond which nothing new is sent
 
@@ -78,6 +79,7 @@ def new_events(first: int, number: int, of: int) -> Iterator[Event]:
             "customer": draws.choice(own),
             "number": first,
             "spent": f"{draws.randrange(1, 10_000) / 100:.2f}",
+            "shop": f"shop-{draws.randrange(SHOPS)}" if first % SHOPLESS else None,
             "at": dt.datetime.now(dt.UTC).isoformat(),
         }
         first += 1

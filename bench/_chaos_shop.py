@@ -1,5 +1,5 @@
-"""What the project under chaos declares: requests, a topic of events, views over both, a decision. Serves as the
-project's definitions.py; producers and consumers take their topics from it. Pure.
+"""What the project under chaos declares: requests, a topic of events, the same events by another key, views, a
+decision. Serves as the project's definitions.py; producers and consumers take their topics from it. Pure.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ visits = hr.Topic(
         "customer": hr.int64,
         "number": hr.int64,  # rises with each event of a customer
         "spent": hr.decimal(6, 2),
+        "shop": hr.string,  # absent from some: they are not carried over
         "at": hr.timestamp,
     },
 )
+visits_by_shop = hr.derived_topic("visits_by_shop", of=visits, key="shop", partitions=4)
 # The checker computes these four values itself, from the topics alone.
 activity = hr.FeatureView(
     "activity",

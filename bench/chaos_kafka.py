@@ -1,16 +1,18 @@
-"""Everything on real Kafka, three brokers of which one is killed or stopped, serving processes, producers and consumers
-killed and stopped at random, under load: nothing acknowledged is lost or counts twice, every answer is its record.
+"""Everything on real Kafka, three brokers of which one is killed or stopped, serving processes, producers, consumers
+and re-keyers killed and stopped at random, under load: nothing acknowledged is lost or counts twice, every answer is
+its record.
 
 100 decisions a second over HTTP to random processes, 1,000 events a second by producers of the SDK, consumers that keep
-effect and offset in one transaction. Then a checker on plain confluent-kafka holds topics against answers,
-acknowledgements and effects (bench/_chaos_judge.py says by what rules), and every decision is recomputed at its
-recorded cuts.
+effect and offset in one transaction, re-keyers that carry the events over into a topic of another key. Then a checker
+on plain confluent-kafka holds topics against answers, acknowledgements, effects and each other (bench/_chaos_judge.py
+and bench/_chaos_derived.py say by what rules), and every decision is recomputed at its recorded cuts.
 
 void_records: valid by nobody's claim, so never answered. fenced_zombies: claims under which somebody wrote after
-another's, and fenced transactions. unlike: answers that are not their record. miscounted: values of records that the
-topics do not give at their cuts. takeover_s: kill of an owner to the first durable answer of its worst partition, the
-worst of all kills. broker_unanswered_s: the longest time that a partition gave no answer, begun while a broker was
-stopped and owners were left alone; broker_unanswered_any_s: while owners were not.
+another's, and fenced transactions; rekeyers_fenced: those of re-keyers alone. unlike: answers that are not their
+record, derived events that are not their source's. miscounted: values of records that the topics do not give at their
+cuts. takeover_s: kill of an owner to the first durable answer of its worst partition, the worst of all kills.
+broker_unanswered_s: the longest time that a partition gave no answer, begun while a broker was stopped and owners were
+left alone; broker_unanswered_any_s: while owners were not.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from bench._server import HEADRACE, get
 from headrace.cli.dev import machine_of
 from headrace.runtime.decided import verify_decisions
 from headrace.runtime.project import open_project
+from headrace.runtime.streaming import listed
 from headrace.testing.kafka import KafkaCluster
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,11 +49,11 @@ DECISION = "checkout"
 PREFIX = "chaos."
 MINUTES, MINUTES_QUICK = 10.0, 0.3
 DECISIONS_PER_S, EVENTS_PER_S = 100.0, 1_000.0
-OWNERS, PRODUCERS, CONSUMERS = 3, 2, 2
+OWNERS, PRODUCERS, CONSUMERS, REKEYERS = 3, 2, 2, 2
 SESSION_S = 6.0
 READY_S, SETTLE_S, SERVED_S = 180.0, 180.0, 90.0
 STILL_S, SILENT_S = 3.0, 60.0  # without a new effect: where there are enough of them, and where there are not
-# Owners are half of what is acted on: what they do is what is judged most. There are no re-keyers without the command.
+# Owners are half of what is acted on: what they do is what is judged most.
 TURNS = ("owner", "producer", "owner", "consumer", "owner", "rekeyer")
 BROKER_ACTS = ("kill", "pause-quiet", "kill", "pause", "kill", "pause-quiet", "kill", "pause", "kill", "kill")
 PACE = Pace(kill_every=22, pause_gap=9, timeout=SESSION_S, broker_every=32, broker_acts=BROKER_ACTS)
@@ -72,7 +75,6 @@ def run(*, quick: bool, peers: bool, minutes: float | None = None) -> dict[str, 
         project = make_project(folder, address)
         book = Book(folder / "acts.jsonl")
         prey = stack.enter_context(running(folder, project, address))
-        wait_ready(prey["owner"])
         statuses = chase(folder, cluster, prey, PACE_QUICK if quick else PACE, book, minutes)
         stopped = settle(folder, prey, cluster.bootstrap)
         print("checking", flush=True)
@@ -80,6 +82,7 @@ def run(*, quick: bool, peers: bool, minutes: float | None = None) -> dict[str, 
         figures = figures_of(found, folded.claims, answers, book) | replayed(project, found)
     logged(prey, found)
     figures = {"minutes": minutes, **figures, "stopped_in_order": stopped}
+    figures["rekeyers_fenced"] = found.counts["rekeyers_fenced"]
     figures["fenced_zombies"] = found.counts["zombie_epochs"] + found.counts["fenced"]
     told(found, statuses)
     if found.told or found.counts["given_up"]:
@@ -105,16 +108,20 @@ def make_project(folder: Path, address: str) -> Path:
 
 @contextmanager
 def running(folder: Path, project: Path, address: str) -> Iterator[Mapping[str, Sequence[Prey]]]:
-    """All processes, by kind; killed in the end."""
+    """All processes, by kind; killed in the end. Owners begin alone: while nine processes start on a small machine, those
+    that send would have sent for minutes before the first request is answered."""
     made = {
         "owner": [owner(folder, project, number) for number in range(OWNERS)],
         "producer": [producer(folder, address, number) for number in range(PRODUCERS)],
         "consumer": [consumer(folder, address, number) for number in range(CONSUMERS)],
-        "rekeyer": rekeyers(folder, project),
+        "rekeyer": [rekeyer(folder, project, number) for number in range(REKEYERS)],
     }
     try:
-        for kind in made.values():
-            for one in kind:
+        for one in made["owner"]:
+            one.start()
+        wait_ready(made["owner"])
+        for kind, of in made.items():
+            for one in of if kind != "owner" else ():
                 one.start()
         yield made
     finally:
@@ -152,10 +159,9 @@ def consumer(folder: Path, address: str, number: int) -> Prey:
     return Prey("consumer", number, command, log=folder / f"consumer-{number}.log", cwd=ROOT)
 
 
-def rekeyers(folder: Path, project: Path) -> list[Prey]:
-    """Two of them where the project declares a derived topic and `headrace streams run` is there to fill it."""
-    del folder, project
-    return []
+def rekeyer(folder: Path, project: Path, number: int) -> Prey:
+    command = [*HEADRACE, "--project", str(project), "streams", "run"]
+    return Prey("rekeyer", number, command, log=folder / f"rekeyer-{number}.log", cwd=ROOT)
 
 
 def wait_ready(owners: Sequence[Prey]) -> None:
@@ -208,8 +214,9 @@ def chase(
 
 
 def settle(folder: Path, prey: Mapping[str, Sequence[Prey]], bootstrap: str) -> int:
-    """Producers end when all is acknowledged, consumers when all had its effect, owners in order; how many of these
-    ended as they should. Raises: RuntimeError where a producer does not end."""
+    """Producers end when all is acknowledged, consumers when all had its effect, re-keyers when all is carried over,
+    then owners; how many owners and re-keyers ended as they should. Raises: RuntimeError where a producer does not
+    end."""
     for one in prey["producer"]:
         one.ask_to_end()
     for one in prey["producer"]:
@@ -219,8 +226,9 @@ def settle(folder: Path, prey: Mapping[str, Sequence[Prey]], bootstrap: str) -> 
     for one in prey["consumer"]:
         one.ask_to_end()
         one.wait(SETTLE_S)
+    wait_carried(folder / "project")
     stopped = 0
-    for one in prey["owner"]:
+    for one in (*prey["rekeyer"], *prey["owner"]):
         one.ask_to_end()
         stopped += one.wait(SERVED_S) == 0
     return stopped
@@ -239,6 +247,20 @@ def wait_effects(folder: Path) -> None:
         time.sleep(0.5)
 
 
+def wait_carried(project: Path) -> None:
+    """Until the derived topic is level with its source, or no longer comes nearer to it. What is missing then is told
+    by the judge."""
+    before, since = -1, time.monotonic()
+    with open_project(project) as opened:
+        while time.monotonic() - since < SILENT_S:
+            lag = sum(line.lag for line in listed(opened.log))
+            if not lag:
+                return
+            if lag != before:
+                before, since = lag, time.monotonic()
+            time.sleep(0.5)
+
+
 # --- after ---
 
 
@@ -246,10 +268,10 @@ def figures_of(found: Found, claims: Sequence[Claim], answers: Sequence[Value], 
     counts = found.counts
     brokers = {f"broker_{act}s": book.count(act, "broker") for act in ("kill", "pause")}
     processes = {f"{act}s": book.count(act, "") - book.count(act, "broker") for act in ("kill", "pause")}
-    owners = {f"owner_{act}s": book.count(act, "owner") for act in ("kill", "pause")}
+    owners = {f"{kind}_{act}s": book.count(act, kind) for kind in ("owner", "rekeyer") for act in ("kill", "pause")}
     named = (
         "events", "decisions", "void_records", "lost", "duplicated", "reordered", "unlike", "miscounted", "given_up",
-        "acknowledged", "answers", "effects", "claims", "events_again", "requests_again", "absent_views",
+        "acknowledged", "answers", "effects", "derived", "claims", "events_again", "requests_again", "absent_views",
     )  # fmt: skip
     figures: dict[str, float] = {**processes, **brokers, **owners, **{name: counts[name] for name in named}}
     times = Answers(answers)
@@ -299,7 +321,9 @@ def logged(prey: Mapping[str, Sequence[Prey]], found: Found) -> None:
     for kind, of in prey.items():
         for one in of:
             for line in one.log.read_text(encoding="utf-8", errors="replace").splitlines():
-                found.counts["fenced"] += "HR-0344" in line
+                fenced = "HR-0344" in line
+                found.counts["fenced"] += fenced
+                found.counts["rekeyers_fenced"] += fenced and kind == "rekeyer"
                 for level in ("WARNING", "ERROR", "Traceback"):
                     found.counts[f"log {kind} {level}"] += level in line
 

@@ -192,10 +192,15 @@ class _Share:
         carrying: dict[Partition, ReKeyer] = {}
         try:
             self._carry(work, carrying)
-        except FencedError:
+        except FencedError as error:
             for partition in carrying:
                 self._counts[partition].fenced += 1
-            _logger.info("topic %s: source partition %d: another process has it now", self._topic, work.index)
+            _logger.info(
+                "topic %s: source partition %d: another process has it now",
+                self._topic,
+                work.index,
+                extra={"code": error.code},
+            )
         except HeadraceError as error:
             if str(error) != work.error:
                 _logger.warning(
