@@ -7,6 +7,7 @@ the caller closes the project; so whatever was accepted is in the log and was sa
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import importlib.util
 import ipaddress
@@ -152,6 +153,7 @@ def _run(
     announce: Callable[[str], None],
 ) -> None:
     require("httptools", wanted_by="headrace serve")
+    faulthandler.enable()  # where native code ends the process, its log says what every thread did
     _raise_open_files(settings.connections_max + 256)
     warm_up()
     fast = importlib.util.find_spec("uvloop") is not None

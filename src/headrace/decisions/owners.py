@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from headrace.core.codec import partition_of
 from headrace.core.errors import FencedError, HeadraceError, LogError, NotFoundError, NotOwnerError
 from headrace.core.points import Partition
-from headrace.core.times import Clock, Instant
+from headrace.core.times import Clock, Duration, Instant
 from headrace.decisions import record as records
 from headrace.decisions.asking import STALE_OWNER, ask_again, retried_record
 from headrace.decisions.chain import RequestHash
@@ -36,6 +36,8 @@ from headrace.log.port import Append, Appended, Log, Verdict
 
 GROUP_MAX = 64  # requests in one append: bounds how long the first waits for the last to be computed
 CLAIMS_MAX = 3  # claims in a row whose outcome is not known, and turns in a row that decide nothing, before it is told
+# For requests that are durable to be readable, where the budget is shorter: as long others' requests wait, too.
+PATIENCE_MIN = Duration.parse("2s")
 _UNKNOWN = "HR-0311"
 _UNREAD = "HR-0349"  # durable, and not read in time: as where another's open transaction lies before it
 
@@ -78,6 +80,7 @@ class OwnedDecider(Decides):
         self._owned: dict[int, Owned] = {}
         self._others: dict[int, str] = {}  # who was seen to claim what was owned here
         self._views = StandingViews(log, version, features, clock)
+        self._patience = Duration(max(version.decision.budget.micros, PATIENCE_MIN.micros))
         self._standby = Standby(log, self._topic, self._record_topic)
         with self._lock:
             self._views.look()
@@ -189,7 +192,7 @@ class OwnedDecider(Decides):
         appends = [
             Append(partition=of[0].partition, rows=tuple([one.row for one in of]), request=True) for of in by.values()
         ]
-        appended = self._append(appends, new)
+        appended = self._append(appends, new, patience=self._patience)
         if appended is None:
             return []
         known: list[Asked] = []
@@ -379,14 +382,16 @@ class OwnedDecider(Decides):
             else:
                 self._recorded(owned, each.asked)
 
-    def _append(self, appends: Sequence[Append], asked: Sequence[Asked]) -> tuple[Appended, ...] | None:
+    def _append(
+        self, appends: Sequence[Append], asked: Sequence[Asked], *, patience: Duration | None = None
+    ) -> tuple[Appended, ...] | None:
         """Append for these requests, row by row. None where that failed: then each has its answer, or its partition was
         claimed anew, and it waits for the next turn (K1.7)."""
         if not appends:
             return ()
         began = time.perf_counter()
         try:
-            return self._log.append(appends, atomic=False)
+            return self._log.append(appends, atomic=False, patience=patience)
         except LogError as error:
             self._failed(error, appends, asked)
             return None

@@ -9,6 +9,7 @@ protocols. Touches the cluster through its client; has no thread of its own.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -92,8 +93,15 @@ class KafkaLog(Log):
         shared=True,
     )
 
-    def __init__(self, client: KafkaClient, *, settings: KafkaSettings, codecs: Codecs | None = None) -> None:
-        """Makes the registry's topic where it is not there. codecs: of JSON by default.
+    def __init__(
+        self,
+        client: KafkaClient,
+        *,
+        settings: KafkaSettings,
+        codecs: Codecs | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Makes the registry's topic where it is not there. codecs: of JSON by default. monotonic: seconds.
 
         Raises: LogError HR-0340 to HR-0342, within 10 s."""
         self._client = client
@@ -103,7 +111,7 @@ class KafkaLog(Log):
         name = settings.prefix + registry.NAME
         if name not in cluster.topics:
             self._create(name, 1, Payload.JSON, None)
-        self._following = Following(client, prefix=settings.prefix, codecs=codecs or _codecs())
+        self._following = Following(client, prefix=settings.prefix, codecs=codecs or _codecs(), monotonic=monotonic)
         self._following.refresh()
         self._sending = Sending(client, prefix=settings.prefix)
         self._imports = Imports(
@@ -271,7 +279,13 @@ class KafkaLog(Log):
     # --- appending ---
 
     def append(
-        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None, atomic: bool = True
+        self,
+        appends: Sequence[Append],
+        *,
+        group: str | None = None,
+        cut: Cut | None = None,
+        atomic: bool = True,
+        patience: Duration | None = None,
     ) -> tuple[Appended, ...]:
         self._open()
         if (group is None) != (cut is None):
@@ -289,7 +303,7 @@ class KafkaLog(Log):
             self._imports.forget()
             raise
         try:
-            return self._answers(sent, records, found)
+            return self._answers(sent, records, found, READ_BACK if patience is None else patience)
         except LogError as error:
             if error.code not in _NOT_REACHED:
                 raise
@@ -303,9 +317,9 @@ class KafkaLog(Log):
             ) from error
 
     def _answers(
-        self, sent: Sequence[_Sent], records: Sequence[Outgoing], offsets: Sequence[int]
+        self, sent: Sequence[_Sent], records: Sequence[Outgoing], offsets: Sequence[int], patience: Duration
     ) -> tuple[Appended, ...]:
-        self._read_back(records, offsets)
+        self._read_back(records, offsets, patience)
         answers, first = [], 0
         for one in sent:
             answers.append(self._appended(one, offsets[first : first + len(one.records)]))
@@ -336,7 +350,7 @@ class KafkaLog(Log):
         made = outgoing_judged(topic, codec, place, append.rows, judged.stored, form=form, before=judged.before)
         return _Sent(append, held, place, form, made.records, made.counts, judged.stored)
 
-    def _read_back(self, records: Sequence[Outgoing], offsets: Sequence[int]) -> None:
+    def _read_back(self, records: Sequence[Outgoing], offsets: Sequence[int], patience: Duration) -> None:
         """Until what was appended to live partitions has been judged, and what was appended to imports is stable: a
         transaction is committed before its partitions are told."""
         targets: dict[Place, int] = {}
@@ -345,7 +359,7 @@ class KafkaLog(Log):
         live = {place: partition for place in targets if (partition := self._live_partition(place)) is not None}
         for partition in live.values():
             self._following.feed(partition)
-        self._following.pump_to({place: targets[place] for place in live}, patience=READ_BACK)
+        self._following.pump_to({place: targets[place] for place in live}, patience=patience)
         self._following.wait_stable({place: end for place, end in targets.items() if place not in live})
 
     def _live_partition(self, place: Place) -> Partition | None:

@@ -9,6 +9,7 @@ the cluster through its client.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -37,7 +38,10 @@ RECORDS = 10_000
 class Following:
     """What this process has read of the log. Any thread may call; one fetches at a time."""
 
-    def __init__(self, client: KafkaClient, *, prefix: str, codecs: Codecs) -> None:
+    def __init__(
+        self, client: KafkaClient, *, prefix: str, codecs: Codecs, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """monotonic: seconds, by which patience ends where others' records come and come."""
         self.client = client
         self.prefix = prefix
         self.lock = threading.RLock()
@@ -45,6 +49,7 @@ class Following:
         self.registry_place = Place(prefix + registry.NAME, 0)
         self.feeds: dict[Partition, Feed] = {}
         self._codecs = codecs
+        self._monotonic = monotonic
         self._made_codecs: dict[tuple[str, bool], tuple[Topic, EventCodec]] = {}
         self._by_place: dict[Place, Feed] = {}
         self._spans: dict[Place, Span] = {}
@@ -196,12 +201,16 @@ class Following:
             waited += SLICE.micros
 
     def _pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
-        waited, timeout = 0, ZERO  # in fetches that brought nothing: no clock is asked
+        waited, timeout, before = 0, ZERO, -1
         while missing := [place for place, end in targets.items() if self._next(place) < end]:
-            if self.pump(timeout):
-                waited, timeout = 0, ZERO
-                continue
-            waited, timeout = waited + timeout.micros, SLICE
+            read = sum(map(self._next, missing))
+            if read != before:
+                waited, timeout, before = 0, ZERO, read
+            began = self._monotonic()
+            if self.pump(timeout):  # of others, perhaps, and it may be long until they bring nothing
+                waited += int((self._monotonic() - began) * 1e6)
+            else:
+                waited, timeout = waited + timeout.micros, SLICE
             if waited > patience.micros:
                 place = missing[0]
                 raise unread(place, f"expected to reach offset {targets[place]}, at {self._next(place)}", patience)

@@ -260,17 +260,26 @@ class Log(ABC):
 
     @abstractmethod
     def append(
-        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None, atomic: bool = True
+        self,
+        appends: Sequence[Append],
+        *,
+        group: str | None = None,
+        cut: Cut | None = None,
+        atomic: bool = True,
+        patience: Duration | None = None,
     ) -> tuple[Appended, ...]:
         """Append all of them and, if given, move `group` to `cut`: one transaction, durable on return.
 
         atomic: False lets each row be durable for itself, which costs some logs less: after an error some may be there
         and others not, in each partition the first ones; and nothing of it lies within a transaction, so that no
         reader waits for it. On return all are durable, and read by this log: `Appended` says how each was judged.
+        patience: in a log that several processes share, how long what is durable is waited for until it can be read,
+        which another's open transaction may prevent; by default as long as a broker takes to be replaced.
 
         Raises: LogFullError, LogReadOnlyError, NotOwnerError, NotFoundError HR-0302 (no such topic or partition),
         LogError HR-0330 retryable (an append does not begin where it says): nothing was taken. An unknown outcome
-        raises LogError HR-0311 with retryable=True: read before you retry.
+        raises LogError HR-0311 with retryable=True: read before you retry; what is durable and cannot be read in time
+        HR-0349, retryable.
         """
 
     @abstractmethod

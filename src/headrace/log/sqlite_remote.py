@@ -119,7 +119,13 @@ class RemoteLog(Log):
         self._do(lambda log: log.drop(topic), lambda channel: _ask(channel, call))
 
     def append(
-        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None, atomic: bool = True
+        self,
+        appends: Sequence[Append],
+        *,
+        group: str | None = None,
+        cut: Cut | None = None,
+        atomic: bool = True,
+        patience: Duration | None = None,
     ) -> tuple[Appended, ...]:
         if self._owned is not None:
             return self._owned.append(appends, group=group, cut=cut)

@@ -162,7 +162,13 @@ class MemoryLog(Log):
             self._changed.notify_all()
 
     def append(
-        self, appends: Sequence[Append], *, group: str | None = None, cut: Cut | None = None, atomic: bool = True
+        self,
+        appends: Sequence[Append],
+        *,
+        group: str | None = None,
+        cut: Cut | None = None,
+        atomic: bool = True,
+        patience: Duration | None = None,
     ) -> tuple[Appended, ...]:
         if (group is None) != (cut is None):
             raise UsageError("HR-0314", "append needs both group and cut, or neither")

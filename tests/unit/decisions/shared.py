@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import pyarrow as pa
 
 import headrace as hr
 from headrace.core.codec import partition_of
 from headrace.core.errors import LogError
+from headrace.core.points import Partition
 from headrace.decisions.owners import OwnedDecider
 from headrace.decisions.record import PREFIX, DecisionRecord
 from headrace.decisions.replay import ReplayReport, replay
@@ -59,13 +63,26 @@ def crash() -> None:
     raise ProcessGoneError
 
 
+class CountedLog(MemoryLog):
+    """rows_read: how many rows were read of each topic; looks at single rows are not counted."""
+
+    rows_read: Counter[str] = Counter()
+
+    def read(
+        self, partition: Partition, offset: int, *, end: int | None = None, rows_max: int = 1 << 20
+    ) -> Iterator[pa.RecordBatch]:
+        for batch in super().read(partition, offset, end=end, rows_max=rows_max):
+            self.rows_read[partition.topic] += batch.num_rows if rows_max > 1 else 0
+            yield batch
+
+
 class Shared:
     """clock: of the log and, as long as a test says nothing else, of every process."""
 
     def __init__(self, artifact: Artifact, *, partitions: int = 1, stride: int = 1, shop: Shop | None = None) -> None:
         self.shop = Shop(partitions=partitions) if shop is None else shop
         self.clock = ManualClock(instant(0))
-        self.log = MemoryLog(clock=self.clock, shared=True, stride=stride)
+        self.log = CountedLog(clock=self.clock, shared=True, stride=stride)
         self.partitions = {
             topic.name: [p.partition for p in self.log.declare(topic).partitions]
             for topic in (self.shop.orders, self.shop.returns)

@@ -64,7 +64,7 @@ class Topics:
         self._connection = connection
         self._health = Health(connection)
         properties = connection.properties(self._health)
-        self._admin = made(connection, lambda: AdminClient(properties, logger=connection.logger))
+        self._held: AdminClient | None = made(connection, lambda: AdminClient(properties, logger=connection.logger))
         self._limits: dict[str, tuple[float, int, int]] = {}
 
     def cluster(self, prefix: str) -> Cluster:
@@ -237,8 +237,15 @@ class Topics:
         return True
 
     def close(self) -> None:
-        """Lets go of nothing that is asked at the moment: librdkafka's threads end with the last who holds it."""
-        self._limits.clear()
+        """Ends librdkafka's threads, and what was asked and is not answered: whoever waits for it is told HR-0316. A
+        thread of librdkafka that answers while the interpreter ends would end it with a fault."""
+        self._held = None
+
+    @property
+    def _admin(self) -> AdminClient:
+        if self._held is None:
+            raise LogError("HR-0316", "this client is closed")
+        return self._held
 
     def _record_bytes_max(self, topic: str) -> int:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
