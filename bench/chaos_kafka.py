@@ -108,8 +108,8 @@ def make_project(folder: Path, address: str) -> Path:
 
 @contextmanager
 def running(folder: Path, project: Path, address: str) -> Iterator[Mapping[str, Sequence[Prey]]]:
-    """All processes, by kind; killed in the end. Owners begin alone: while nine processes start on a small machine, those
-    that send would have sent for minutes before the first request is answered."""
+    """All processes, by kind; killed in the end. Owners begin alone: while nine processes start on a small machine,
+    those that send would have sent for minutes before the first request is answered."""
     made = {
         "owner": [owner(folder, project, number) for number in range(OWNERS)],
         "producer": [producer(folder, address, number) for number in range(PRODUCERS)],

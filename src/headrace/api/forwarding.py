@@ -51,11 +51,9 @@ class Forwarder:
         self._desk = Desk("forwarded", threads=threads, waiting_max=waiting_max)
         self._kept = threading.local()
 
-    async def post(self, owner: str | None, what: Forward) -> Forwarded | None:
-        """The owner's answer; None where there is none, or it is this process. owner: its address. Raises: StateError
-        HR-1020, retryable: it did not answer, and may have decided; HR-1008."""
-        if owner is None or owner == self.name:
-            return None
+    async def post(self, owner: str, what: Forward) -> Forwarded:
+        """The owner's answer. owner: its address. Raises: StateError HR-1020, retryable: it did not answer, and may
+        have decided; HR-1008."""
         return await self._desk.do(lambda: self._post(owner, what))
 
     def waits(self) -> int:

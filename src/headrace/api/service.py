@@ -241,20 +241,21 @@ class Service:
 
         Raises: the error, where nobody owns it for longer than the budget; StateError HR-1020, HR-1008."""
         assert self.ownership is not None and self._forwarder is not None, "only owners say so"
-        ownership, deadline = self.ownership, time.monotonic() + within
-        index = int(str(error.facts["partition"]))
-        asked = 0
+        deadline = time.monotonic() + within
         while True:
-            found = await self._forwarder.post(ownership.owner_of(lane.name, index, fresh=asked > 0), forward)
+            owner = error.facts["owner"]
+            found = None if owner is None else await self._forwarder.post(str(owner), forward)
             if found is not None and (found.status != 503 or time.monotonic() > deadline):
                 return found
             if time.monotonic() > deadline:
                 raise error
-            asked += 1
+            self.ownership.look_soon()
             await asyncio.sleep(OWNER_SECONDS)
             one = lane.submit(request, max(within, OWNER_SECONDS))
-            if not isinstance(await one.future, NotOwnerError):
+            outcome = await one.future
+            if not isinstance(outcome, NotOwnerError):
                 return one
+            error = outcome
 
     def _in_words(
         self, answer: DecisionAnswer, decision: Decision, language: str | None, accepted: bytes | None

@@ -78,7 +78,6 @@ class OwnedDecider(Decides):
         self._record_topic = log.declare(records.record_topic(version.decision))
         self._hash = RequestHash(names)
         self._owned: dict[int, Owned] = {}
-        self._others: dict[int, str] = {}  # who was seen to claim what was owned here
         self._views = StandingViews(log, version, features, clock)
         self._patience = Duration(max(version.decision.budget.micros, PATIENCE_MIN.micros))
         self._standby = Standby(log, self._topic, self._record_topic)
@@ -101,6 +100,14 @@ class OwnedDecider(Decides):
         """Of each partition that is owned, how many of its records are void, by whomever."""
         return {index: one.fold.voids for index, one in list(self._owned.items())}
 
+    def owner_of(self, index: int) -> str | None:
+        """Who decides a partition, by the last claim that was read; None where nobody is known, or it was this process
+        and is not any more. Reads nothing: `stand_by` does."""
+        if index in self._owned:
+            return self.name
+        claimant = self._standby.claimant(index)
+        return None if claimant == self.name else claimant
+
     def claim(self, index: int) -> int:
         """Take over a partition of the requests; the epoch. One that is owned already is claimed anew.
 
@@ -109,15 +116,18 @@ class OwnedDecider(Decides):
         """
         if index not in self._owned:
             self._standby.read([index])
+            self._log.topics()  # a broker that does not answer keeps only this one waiting
         with self._lock:
             return self._claim(index)
 
     def stand_by(self) -> None:
-        """Read on in the views, and in all partitions that are not owned, so that one of them can be claimed soon.
-        Decisions wait for the views' newest rows, as they would at their next look. Raises: LogError."""
+        """Read on in the views, and in all partitions that are not owned, so that one of them can be claimed soon, and
+        who claimed it is known; ask the log for its ends, so that no decision does. Called again and again by a thread
+        of its own. Raises: LogError."""
+        self._standby.read([each.index for each in self._views.live if each.index not in self._owned])
+        self._views.prove()
         with self._lock:
             self._views.see()
-        self._standby.read([each.index for each in self._views.live if each.index not in self._owned])
 
     def release(self, index: int) -> None:
         """Decide nothing of a partition any more. Nothing is written: the next owner's claim says enough."""
@@ -453,7 +463,6 @@ class OwnedDecider(Decides):
         owned.maximum = held.available_at
         owned.claimed()
         self._owned[index] = owned
-        self._others.pop(index, None)
         return epoch
 
     def _append_claim(self, request: Partition, place: Partition) -> int:
@@ -478,11 +487,9 @@ class OwnedDecider(Decides):
         if owned is not None:
             self._standby.keep(index, owned)
             self.claims_lost += 1
-            if owned.lost and owned.fold.owner is not None:
-                self._others[index] = owned.fold.owner
 
     def _not_owned(self, index: int) -> NotOwnerError:
-        owner = self._others.get(index)
+        owner = self.owner_of(index)
         return NotOwnerError(
             "HR-0722",
             f"decision {self.version.decision.name!r}: partition {index} of its requests is not owned here",

@@ -1,8 +1,9 @@
-"""Partitions that are decided elsewhere, read all the same, so that they can be taken over at once. Reads the log
+"""Partitions that are decided elsewhere, read all the same: who owns them, and all that a takeover needs. Reads the log
 through its port.
 
 The one idea: what an owner must know of a partition is a fold over the log, and a fold can be begun before it is
-needed. Whoever claims has only the newest rows left to read, however long the partition is.
+needed. Whoever claims has only the newest rows left to read, however long the partition is; and the same fold says
+whose claim is the last, so that nobody else has to be asked where a request belongs.
 """
 
 from __future__ import annotations
@@ -30,39 +31,56 @@ class Standby:
         self._request = request
         self._records = records
         self._kept: dict[int, Owned] = {}
-        self._lock = threading.Lock()
+        self._claimants: dict[int, str | None] = {}
+        self._reading: set[int] = set()
+        self._changed = threading.Condition()
+
+    def claimant(self, index: int) -> str | None:
+        """Whose claim to a partition was the last that was read here; None where none was."""
+        return self._claimants.get(index)
 
     def take(self, index: int) -> Owned:
-        """What is known of a partition, possibly nothing; it is the caller's from now on."""
-        with self._lock:
+        """What is known of a partition, possibly nothing; it is the caller's from now on. Waits while it is read."""
+        return self._taken(index, reading=False)
+
+    def keep(self, index: int, owned: Owned) -> None:
+        """Of a partition that is not owned any more."""
+        with self._changed:
+            self._kept[index] = owned
+            self._claimants[index] = owned.fold.owner
+            self._reading.discard(index)
+            self._changed.notify_all()
+
+    def read(self, indices: Iterable[int]) -> None:
+        """Read these partitions on, as far as the log has their rows at hand. Raises: as `Log.read`; what was read
+        until then is kept."""
+        states = {state.topic.name: state for state in self._log.topics(fresh=False)}
+        for index in indices:
+            owned = self._taken(index, reading=True)
+            try:
+                self._read(owned, index, states)
+            finally:
+                self.keep(index, owned)
+
+    def _taken(self, index: int, *, reading: bool) -> Owned:
+        with self._changed:
+            self._changed.wait_for(lambda: index not in self._reading)
+            if reading:
+                self._reading.add(index)
             found = self._kept.pop(index, None)
         if found is None:
             place = Partition(self._records.topic.name, self._records.incarnation, index)
             found = Owned.of(place, KnownRequests(self._log, self._request, None))
         return found
 
-    def keep(self, index: int, owned: Owned) -> None:
-        """Of a partition that is not owned any more."""
-        with self._lock:
-            self._kept[index] = owned
-
-    def read(self, indices: Iterable[int]) -> None:
-        """Read these partitions on to their ends. Raises: as `Log.read`; what was read until then is kept."""
-        states = {state.topic.name: state for state in self._log.topics(fresh=False)}
-        for index in indices:
-            owned = self.take(index)
-            try:
-                self._read(owned, index, states)
-            finally:
-                self.keep(index, owned)
-
     def _read(self, owned: Owned, index: int, states: dict[str, TopicState]) -> None:
-        for batch in self._log.read(owned.records, owned.fold.next):
+        records = _live(states.get(self._records.topic.name), index)
+        for batch in self._log.read(owned.records, owned.fold.next, end=None if records is None else records.at_hand):
             owned.fold.take_batch(batch)
         request = _live(states.get(self._request.name), index)
         if request is not None:
             owned.known.begin(request)
-            owned.known.read_to(request.partition, request.end)
+            owned.known.read_to(request.partition, request.at_hand)
 
 
 def _live(state: TopicState | None, index: int) -> PartitionState | None:

@@ -25,6 +25,7 @@ from headrace.log.port import Log, PartitionState, TopicState
 # that are followed is seen at each request without one.
 LOOK_EVERY = Duration.parse("1s")
 RETRY_EVERY = Duration.parse("5s")  # after a look that failed: a broker that is stopped holds each for seconds
+BESIDE = Duration.parse("30s")  # after that nobody proves ends beside any more
 _logger = logging.getLogger(__name__)
 _NEVER = Instant(-(2**63))
 
@@ -47,20 +48,44 @@ class StandingViews:
         self._asking = Asking(version, features, self._topic)
         self._present = PresentCuts(version.views, {})
         self._failed = _NEVER  # the newest look, if it did
+        self._proving = self._proven = _NEVER  # when ends were last asked for beside, and when with success
+
+    def prove(self) -> None:
+        """Ask the log for its ends, beside the decisions: the next that reaches them knows that they were the log's.
+        Any thread; whoever calls does so again and again. Raises: LogError."""
+        asked = self._proving = self._clock.now()
+        self._log.topics()
+        self._proven = asked
 
     def see(self) -> None:
-        """Look again, where the last look is a while ago. One that fails for now changes nothing: what is known is
-        decided on, as stale as it is."""
+        """Look again, where the last look is a while ago, and nobody proves the ends beside. One that fails for now
+        changes nothing: what is known is decided on, as stale as it is."""
         now = self._clock.now()
-        due = now - self.looked > LOOK_EVERY.micros or now < self.looked
-        if due and not 0 <= now - self._failed <= RETRY_EVERY.micros:
-            try:
+        if 0 <= now - self._failed <= RETRY_EVERY.micros:
+            return
+        try:
+            if 0 <= now - self._proving <= BESIDE.micros:
+                if self._proven > self.looked:
+                    self._reach(self._proven)
+            elif now - self.looked > LOOK_EVERY.micros or now < self.looked:
                 self.look()
-            except LogError as error:
-                if not error.retryable:
-                    raise
-                self._failed = now
-                _logger.warning("the log's ends are not known: %s", error, extra={"code": error.code})
+        except LogError as error:
+            if not error.retryable:
+                raise
+            self._failed = now
+            _logger.warning("the log's ends are not known: %s", error, extra={"code": error.code})
+
+    def _reach(self, proven: Instant) -> None:
+        """What is at hand is read; where that is all that the log had when its ends were proven, it is said so."""
+        self._features.catch_up(self._log, upto=Cut())
+        states = self._log.topics(fresh=False)
+        held = self._followed(states)
+        if frozenset(_live(states, self._topic.name)) != frozenset(self.live) or any(p not in self.ends for p in held):
+            self.look()
+            return
+        self._move()
+        if all(self.ends[partition] >= each.end for partition, each in held.items()):
+            self.looked = proven
 
     def look(self) -> Mapping[Partition, PartitionState]:
         """Read the views' topics to their ends as they are now; what the log then says of the requests' partitions.
@@ -69,9 +94,8 @@ class StandingViews:
         looked = self._clock.now()
         self._features.catch_up(self._log)
         states = self._log.topics(fresh=False)  # as that saw them
-        followed, read = frozenset(self._features.topics), dict(self._features.frontier)
-        held = [each for state in states if state.topic.name in followed for each in state.partitions]
-        self.ends = {each.partition: read.get(each.partition, each.start) for each in held}
+        read = dict(self._features.frontier)
+        self.ends = {partition: read.get(partition, each.start) for partition, each in self._followed(states).items()}
         requests = _live(states, self._topic.name)
         if not requests:
             raise NotFoundError("HR-0302", f"no topic {self._topic.name!r} in the log", hint="headrace apply")
@@ -86,10 +110,17 @@ class StandingViews:
         follows = self._follows_requests
         if moved or (follows and any(self.ends.get(partition) != offset for partition, offset in at.items())):
             self._features.catch_up(self._log, upto=Cut.of(at if follows else {}))
-            for partition, offset in self._features.frontier:
-                if self.ends.get(partition) != offset:
-                    self.ends[partition] = offset
-                    self._present.moved(partition)
+            self._move()
+
+    def _move(self) -> None:
+        for partition, offset in self._features.frontier:
+            if self.ends.get(partition) != offset:
+                self.ends[partition] = offset
+                self._present.moved(partition)
+
+    def _followed(self, states: Iterable[TopicState]) -> dict[Partition, PartitionState]:
+        topics = frozenset(self._features.topics)
+        return {held.partition: held for state in states if state.topic.name in topics for held in state.partitions}
 
     def ask(
         self, partition: Partition, offset: int, row: Row, t: Instant, available_at: int, behind: Iterable[int]

@@ -136,8 +136,8 @@ class FeatureState:
         were.
 
         upto: partitions that it holds are read below its offset only, and then stand exactly there; the others as far
-        as the log knows without asking anew. Raises: StateError HR-0546 where a topic was made anew, or the log ends
-        before what was read of it: old rows are gone, and the state must be.
+        as the log has their rows at hand, without waiting for anybody. Raises: StateError HR-0546 where a topic was made
+        anew, or the log ends before what was read of it: old rows are gone, and the state must be.
         """
         count = 0
         ends = {} if upto is None else dict(upto)
@@ -149,7 +149,8 @@ class FeatureState:
                 if upto is None and feed is not None and feed.next > held.end:
                     raise _ahead(feed, held.end)
                 end = ends.get(held.partition)
-                count += self._read(log, found.topic, held, held.end if end is None else end)
+                known = held.end if upto is None else held.at_hand
+                count += self._read(log, found.topic, held, known if end is None else end)
                 if end is not None:
                     feed = self._feed(held.partition, end)
                     feed.next = max(feed.next, end)

@@ -127,8 +127,8 @@ class KafkaLog(Log):
         return self._client
 
     @property
-    def prefix(self) -> str:
-        return self._settings.prefix
+    def settings(self) -> KafkaSettings:
+        return self._settings
 
     # --- topics ---
 
@@ -531,6 +531,7 @@ def _live_state(partition: Partition, form: Payload, span: Span, feed: Feed | No
         end=feed.end if feed is not None and followed else position(form, span.end),
         available_at=Instant(int(NEVER) if feed is None else feed.available_at),
         sealed=True,
+        read=None if feed is None else feed.end,
     )
 
 

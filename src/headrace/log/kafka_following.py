@@ -35,6 +35,33 @@ PATIENCE = Duration.parse("30s")  # until rows that are stable have been read; K
 RECORDS = 10_000
 
 
+class FairLock:
+    """A lock that its holder may take again, and whose waiters come before whoever had it last: a thread that fetches
+    until something comes lets the others fetch in between."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._queue = threading.Lock()
+        self._holder: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        if self._holder == me:
+            self._lock.acquire()
+        else:
+            with self._queue:
+                self._lock.acquire()
+            self._holder = me
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._holder = None
+        self._lock.release()
+
+
 class Following:
     """What this process has read of the log. Any thread may call; one fetches at a time."""
 
@@ -44,7 +71,7 @@ class Following:
         """monotonic: seconds, by which patience ends where others' records come and come."""
         self.client = client
         self.prefix = prefix
-        self.lock = threading.RLock()
+        self.lock = FairLock()
         self.registry = Registry()
         self.registry_place = Place(prefix + registry.NAME, 0)
         self.feeds: dict[Partition, Feed] = {}
@@ -65,9 +92,7 @@ class Following:
 
     def refresh(self) -> None:
         """Read the registry to its stable end."""
-        end = self.client.spans([self.registry_place])[0].end
-        with self.lock:
-            self._pump_to({self.registry_place: end})
+        self.pump_to({self.registry_place: self.client.spans([self.registry_place])[0].end})
 
     def look(self) -> None:
         """`refresh`, and the spans of all live partitions, by one call where the registry says nothing new."""
@@ -79,8 +104,8 @@ class Following:
             found = self.client.spans(places)
         except NotFoundError:  # one was dropped meanwhile, which the registry says
             found = self.client.spans(places[:1])
+        self.pump_to({self.registry_place: found[0].end})
         with self.lock:
-            self._pump_to({self.registry_place: found[0].end})
             if len(found) == len(places) and self.registry.topics == before:
                 self._spans.update(zip(places, found, strict=True))
                 return
@@ -183,24 +208,8 @@ class Following:
             return bool(found)
 
     def pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
-        """Fetch until each partition is read up to a Kafka offset. Raises: LogError HR-0349 where that takes longer."""
-        with self.lock:
-            self._pump_to(targets, patience=patience)
-
-    def wait_stable(self, targets: Mapping[Place, int]) -> None:
-        """Until the last stable offset of each partition is at or behind a Kafka offset. Raises: LogError HR-0349."""
-        waited = 0
-        while targets:
-            spans = self.spans(list(targets), fresh=True)
-            behind = [place for (place, end), span in zip(targets.items(), spans, strict=True) if span.end < end]
-            if not behind:
-                return
-            if waited > PATIENCE.micros:
-                raise unread(behind[0], f"expected offset {targets[behind[0]]} to be stable", PATIENCE)
-            self.pump(SLICE)
-            waited += SLICE.micros
-
-    def _pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
+        """Fetch until each partition is read up to a Kafka offset; between two fetches others have their turn. Raises:
+        LogError HR-0349 where that takes longer, NotFoundError HR-0302 where one of them is dropped meanwhile."""
         waited, timeout, before = 0, ZERO, -1
         while missing := [place for place, end in targets.items() if self._next(place) < end]:
             read = sum(map(self._next, missing))
@@ -215,8 +224,26 @@ class Following:
                 place = missing[0]
                 raise unread(place, f"expected to reach offset {targets[place]}, at {self._next(place)}", patience)
 
+    def wait_stable(self, targets: Mapping[Place, int]) -> None:
+        """Until the last stable offset of each partition is at or behind a Kafka offset. Raises: LogError HR-0349."""
+        waited = 0
+        while targets:
+            spans = self.spans(list(targets), fresh=True)
+            behind = [place for (place, end), span in zip(targets.items(), spans, strict=True) if span.end < end]
+            if not behind:
+                return
+            if waited > PATIENCE.micros:
+                raise unread(behind[0], f"expected offset {targets[behind[0]]} to be stable", PATIENCE)
+            self.pump(SLICE)
+            waited += SLICE.micros
+
     def _next(self, place: Place) -> int:
-        return self._registry_next if place == self.registry_place else self._by_place[place].next
+        if place == self.registry_place:
+            return self._registry_next
+        feed = self._by_place.get(place)
+        if feed is None:
+            raise NotFoundError("HR-0302", f"topic {place.topic.removeprefix(self.prefix)!r} was dropped meanwhile")
+        return feed.next
 
     def _take(self, one: Fetched) -> None:
         if one.place == self.registry_place:
@@ -270,18 +297,17 @@ class Following:
         """Rows of [at, end): from memory, or judged as they are fetched, or fetched again."""
         while at < end:
             with self.lock:
-                if at >= feed.tail_from:
-                    batch = feed.recent(at)
-                    if batch is None:
-                        if feed.next > offset_of(feed.form, end - 1):
-                            return
-                        self._pump_on(feed, end)
-                        continue
-                else:
-                    batch, known = None, min(end, feed.tail_from)
+                old = min(end, feed.tail_from)
+                batch = feed.recent(at) if at >= old else None
+                done = feed.next > offset_of(feed.form, end - 1)
+            if at < old:
+                yield from self._old(feed, at, old)
+                at = old
+                continue
             if batch is None:
-                yield from self._old(feed, at, known)
-                at = known
+                if done:
+                    return
+                self._pump_on(feed, end)
                 continue
             batch = _below(batch, end)
             if not batch.num_rows:
@@ -291,7 +317,7 @@ class Following:
 
     def _pump_on(self, feed: Feed, end: int) -> None:
         """Until the feed has read something more."""
-        self._pump_to({feed.place: min(feed.next + 1, offset_of(feed.form, end - 1) + 1)})
+        self.pump_to({feed.place: min(feed.next + 1, offset_of(feed.form, end - 1) + 1)})
 
     def _old(self, feed: Feed, at: int, end: int) -> Iterator[pa.RecordBatch]:
         """Rows of [at, end) that were judged before and are no longer in memory."""

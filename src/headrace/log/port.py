@@ -68,7 +68,8 @@ class PartitionKind(enum.Enum):
 class PartitionState:
     """What is known of one partition. start: first offset still kept. end: the next offset, its stable end: no row lies
     at or behind it. available_at: the running maximum. sealed: an import that is complete; readers are not told of
-    unsealed ones. rows: of an import, how many it holds."""
+    unsealed ones. rows: of an import, how many it holds. read: how far this process has read it, where that may be less
+    than `end`."""
 
     partition: Partition
     kind: PartitionKind
@@ -77,6 +78,12 @@ class PartitionState:
     available_at: Instant
     sealed: bool
     rows: int | None = None
+    read: int | None = None
+
+    @property
+    def at_hand(self) -> int:
+        """Below it rows are read without waiting for anybody."""
+        return self.end if self.read is None else self.read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ def open_log_of(url: str, folder: Path, *, clock: Clock, role: Role, environ: Ma
 
 def origin_of(log: Log) -> str:
     """Which log it is, for what is kept of it elsewhere: a cluster's id and the prefix; "" for a file."""
-    return f"{log.client.cluster().id}/{log.prefix}" if isinstance(log, KafkaLog) else ""
+    return f"{log.client.cluster().id}/{log.settings.prefix}" if isinstance(log, KafkaLog) else ""
 
 
 def ownership_of(
@@ -37,4 +37,7 @@ def ownership_of(
 ) -> Ownership:
     """Of a process that serves a shared log, as `Ownership` says."""
     assert isinstance(log, KafkaLog), "only a cluster's log is shared"
-    return Ownership(log.client, prefix=log.prefix, name=name, topics=topics, owners=owners)
+    settings = log.settings
+    return Ownership(
+        log.client, prefix=settings.prefix, session=settings.session_timeout, name=name, topics=topics, owners=owners
+    )

@@ -3,8 +3,8 @@ threads.
 
 The one idea: membership only says who should decide; the claim in the log says who does (docs/KAFKA.md K1). So a member
 that is told late, or not at all, does no harm: what it decides after another's claim is void, and it learns so from the
-log. One thread shows signs of life, one claims, as a claim reads and may take long, one asks the group who its members
-are.
+log. One thread shows signs of life, one claims, as a claim reads and may take long, one reads what others own, so that
+requests find them and their partitions can be taken over soon.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from headrace.core.times import Duration
 
 GROUP = "headrace.serve"  # behind the log's prefix
 POLL = Duration.parse("250ms")  # between two signs of life: many in a session timeout
-MEASURE_SECONDS = 5.0  # between two looks at the stable offsets, and at what others own
+MEASURE_SECONDS = 5.0  # between two looks at the stable offsets
 RETRY_SECONDS = 0.5  # after a claim that failed, or was lost while the group still gives the partition
-# Between two times that the group is asked who its members are: as a rule, and where a request found nobody.
-KNOWN_SECONDS, KNOWN_SECONDS_MIN = 1.0, 0.2
+# Between two times that what others own is read: as a rule, and where a request found nobody.
+STAND_BY_SECONDS, STAND_BY_SECONDS_MIN = 1.0, 0.1
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ class Owner(Protocol):
 
     def release(self, index: int) -> None: ...
 
+    def owner_of(self, index: int) -> str | None: ...
+
     def stand_by(self) -> None: ...
 
 
@@ -51,14 +53,17 @@ class Ownership:
         *,
         prefix: str,
         name: str,
+        session: Duration,
         topics: Mapping[str, str],
         owners: Callable[[], Mapping[str, Owner]],
     ) -> None:
-        """name: the address that others send requests to. topics: decision -> its requests' topic. owners: decision ->
+        """name: the address that others send requests to. session: after which the group gives a silent member's
+        partitions to others. topics: decision -> its requests' topic. owners: decision ->
         what decides it now."""
         self._client = client
         self._prefix = prefix
         self._name = name
+        self._session = session
         self._topics = dict(topics)
         self._owners = owners
         self._member: Member | None = None
@@ -66,8 +71,8 @@ class Ownership:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._known: Mapping[Place, str] = {}
-        self._asking = threading.Event()
+        self._looking = threading.Event()
+        self._began = 0.0
         self._successors: dict[str, Owner] = {}
         # The stable offset that others' records lie behind, and since when.
         self._stuck: dict[Place, tuple[int, float]] = {}
@@ -78,10 +83,11 @@ class Ownership:
         """Join the group. Raises: LogError HR-0340 to HR-0342."""
         names = sorted({self._prefix + topic for topic in self._topics.values()})
         self._member = self._client.member(self._prefix + GROUP, names, name=self._name)
+        self._began = time.monotonic()
         for run, name in (
             (self._follow, "headrace-member"),
             (self._own, "headrace-claims"),
-            (self._ask, "headrace-owners"),
+            (self._look, "headrace-standby"),
         ):
             thread = threading.Thread(target=run, name=name, daemon=True)
             thread.start()
@@ -91,7 +97,7 @@ class Ownership:
         """Give everything up, and say so to the group. May be called twice."""
         self._closing.set()
         self._wake.set()
-        self._asking.set()
+        self._looking.set()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -102,12 +108,9 @@ class Ownership:
             self._member.leave()
             self._member = None
 
-    def owner_of(self, decision: str, index: int, *, fresh: bool = False) -> str | None:
-        """Who should decide a partition's requests, as the group said last; None where it said nobody. Asks nobody:
-        a coordinator that moves would keep every request waiting. fresh: have the group asked again soon."""
-        if fresh:
-            self._asking.set()
-        return self._known.get(Place(self._prefix + self._topics[decision], index))
+    def look_soon(self) -> None:
+        """Somebody was not found: what others own is read again in a moment."""
+        self._looking.set()
 
     @property
     def stuck_seconds(self) -> float:
@@ -145,16 +148,18 @@ class Ownership:
                 self._given = given
                 self._wake.set()
 
-    def _ask(self) -> None:
-        """Keeps what the group says of its members."""
+    def _look(self) -> None:
+        """Reads what others own. Nobody is asked for it: requests would wait for a coordinator that moves, and in
+        librdkafka 2.16 a group's description that meets a lost connection may end the process."""
         while not self._closing.is_set():
-            try:
-                self._known = self._client.members(self._prefix + GROUP)
-            except HeadraceError as error:
-                _logger.warning("the group's members cannot be asked: %s", error, extra={"code": error.code})
-            self._closing.wait(KNOWN_SECONDS_MIN)
-            self._asking.wait(KNOWN_SECONDS - KNOWN_SECONDS_MIN)
-            self._asking.clear()
+            for decision, owner in self._owners().items():
+                try:
+                    owner.stand_by()
+                except HeadraceError as error:
+                    _logger.warning("decision %s: what others own: %s", decision, error, extra={"code": error.code})
+            self._closing.wait(STAND_BY_SECONDS_MIN)
+            self._looking.wait(STAND_BY_SECONDS - STAND_BY_SECONDS_MIN)
+            self._looking.clear()
 
     def _own(self) -> None:
         """Claims what is given and not owned, again and again: a claim may be lost to another while the group still
@@ -167,21 +172,18 @@ class Ownership:
             fine = True
             for decision, owner in {**self._owners(), **self._successors}.items():
                 fine &= self._settle(decision, owner)
-            self.settled = self.settled or (fine and bool(self._given or self._known))
-            if fine and time.monotonic() - self._measured >= MEASURE_SECONDS:
-                self._measured = time.monotonic()
-                self._stand_by()
-                self._measure()
+            self.settled = self.settled or (fine and (bool(self._given) or self._spare()))
+            self._measure()
 
-    def _stand_by(self) -> None:
-        for decision, owner in self._owners().items():
-            try:
-                owner.stand_by()
-            except HeadraceError as error:
-                _logger.warning("decision %s: what others own: %s", decision, error, extra={"code": error.code})
+    def _spare(self) -> bool:
+        """Whether the group gives this process nothing, and has had the time to: there are more processes than
+        partitions, and others decide all of them."""
+        return time.monotonic() - self._began > self._session.micros / 1e6
 
     def _measure(self) -> None:
-        places = sorted(self._given)
+        if time.monotonic() - self._measured < MEASURE_SECONDS:
+            return
+        self._measured, places = time.monotonic(), sorted(self._given)
         try:
             spans = dict(zip(places, self._client.spans(places), strict=True))
         except HeadraceError as error:

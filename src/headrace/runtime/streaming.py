@@ -278,7 +278,7 @@ def streams_of(project: Project, names: Sequence[str], *, name: str) -> Streams:
             "no derived topic in this project",
             hint="hr.derived_topic(...) declares one; then headrace apply",
         )
-    return Streams(log, log.client, prefix=log.prefix, topics=chosen, name=name)
+    return Streams(log, log.client, prefix=log.settings.prefix, topics=chosen, name=name)
 
 
 def derived_topics(project: Project) -> dict[str, Topic]:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -36,6 +36,7 @@ from confluent_kafka.admin import (
 from headrace.clients.kafka.connection import (
     COORDINATOR_PATIENCE,
     LOOK_S,
+    PASSING,
     PATIENCE,
     Connection,
     Health,
@@ -51,6 +52,7 @@ _Item = TypeVar("_Item")
 
 # librdkafka gives up before we do, and says more than that it took long.
 _REQUEST_S = PATIENCE.micros / 1e6 - 0.5
+_COMMITTED_S = 2.0  # of one attempt to ask for a group's offsets
 _REPLICATION = 3
 _RECORD_BYTES_MAX = 1_048_588  # Kafka's own default of max.message.bytes
 # How long what a topic takes is believed without asking again. Where it was made smaller meanwhile the broker refuses.
@@ -162,19 +164,43 @@ class Topics:
         raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
 
     def group_offsets(self, group: str, places: Sequence[Place]) -> dict[Place, GroupOffset]:
-        doing = f"read the offsets of group {group!r}"
+        """By a consumer that is no member: librdkafka's admin client has a fault where the coordinator's connection is
+        lost while it asks, which ends the process (librdkafka issue 4605, seen with 2.16)."""
         if not places:
             return {}
-        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in dict.fromkeys(places)])
+        properties = {
+            **self._connection.properties(self._health),
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",  # offsets of open transactions are waited for
+        }
+        consumer = made(self._connection, lambda: Consumer(properties, logger=self._connection.logger))
+        try:
+            found = self._committed(consumer, group, [TopicPartition(*place) for place in dict.fromkeys(places)])
+        finally:
+            consumer.close()
+        return {
+            Place(each.topic, each.partition): GroupOffset(each.offset, each.metadata or "")
+            for each in found
+            if each.offset >= 0
+        }
 
-        def ask() -> dict[Place, GroupOffset]:
-            futures = self._admin.list_consumer_group_offsets([asked], require_stable=True, request_timeout=_REQUEST_S)
-            found = {}
-            for each in self._answer(futures[group], doing).topic_partitions:
-                if each.error is not None:
-                    raise KafkaException(each.error)
-                if each.offset >= 0:
-                    found[Place(each.topic, each.partition)] = GroupOffset(each.offset, each.metadata or "")
+    def _committed(self, consumer: Consumer, group: str, asked: list[TopicPartition]) -> list[TopicPartition]:
+        doing = f"read the offsets of group {group!r}"
+
+        def ask() -> list[TopicPartition]:
+            try:
+                found = consumer.committed(asked, timeout=_COMMITTED_S)
+                for each in found:
+                    if each.error is not None:
+                        raise KafkaException(each.error)
+            except KafkaException as error:
+                self._health.check()
+                code = error.args[0].code()
+                if code in PASSING or code == KafkaError._TIMED_OUT:
+                    raise
+                raise self._connection.failure(error.args[0], doing) from error
+            self._health.well()
             return found
 
         return retried(ask, connection=self._connection, doing=doing, patience=COORDINATOR_PATIENCE)
