@@ -136,8 +136,8 @@ class FeatureState:
         were.
 
         upto: partitions that it holds are read below its offset only, and then stand exactly there; the others as far
-        as the log has their rows at hand, without waiting for anybody. Raises: StateError HR-0546 where a topic was made
-        anew, or the log ends before what was read of it: old rows are gone, and the state must be.
+        as the log has their rows at hand, without waiting for anybody. Raises: StateError HR-0546 where a topic was
+        made anew, or the log ends before what was read of it: old rows are gone, and the state must be.
         """
         count = 0
         ends = {} if upto is None else dict(upto)

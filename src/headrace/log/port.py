@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ class PartitionState:
     available_at: Instant
     sealed: bool
     rows: int | None = None
-    read: int | None = None
+    read: int | None = field(default=None, compare=False)
 
     @property
     def at_hand(self) -> int:

@@ -195,11 +195,12 @@ class Topics:
                     if each.error is not None:
                         raise KafkaException(each.error)
             except KafkaException as error:
+                told = consumer.poll(0)  # where the coordinator is refused, which `committed` only waits for
                 self._health.check()
-                code = error.args[0].code()
-                if code in PASSING or code == KafkaError._TIMED_OUT:
+                said = (told.error() if told is not None else None) or error.args[0]
+                if said.code() in PASSING or said.code() == KafkaError._TIMED_OUT:
                     raise
-                raise self._connection.failure(error.args[0], doing) from error
+                raise self._connection.failure(said, doing) from error
             self._health.well()
             return found
 
