@@ -311,11 +311,16 @@ class ConfluentReader:
 
     def _revoked(self, client: Consumer, places: list[TopicPartition]) -> None:
         self._watcher.revoked([each.partition for each in places])
-        client.incremental_unassign(places)
+        self._let_go(client, places)
 
     def _lost(self, client: Consumer, places: list[TopicPartition]) -> None:
         self._watcher.lost([each.partition for each in places])
-        client.incremental_unassign(places)
+        self._let_go(client, places)
+
+    def _let_go(self, client: Consumer, places: list[TopicPartition]) -> None:
+        """Those that are assigned: one of which the watcher could not say where it begins never was."""
+        there = {each.partition for each in client.assignment()}
+        client.incremental_unassign([each for each in places if each.partition in there])
 
     def _told(self, message: Message, seen: KafkaError) -> None:
         """An error that came instead of a record. Raises what does not pass by itself."""

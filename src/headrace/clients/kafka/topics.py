@@ -135,7 +135,7 @@ class Topics:
                 ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED),
             ]
             return [
-                {Place(key.topic, key.partition): self._answer(each, doing).offset for key, each in one.items()}  # type: ignore[attr-defined]  # ListOffsetsResultInfo
+                {Place(key.topic, key.partition): _offset(self._answer(each, doing)) for key, each in one.items()}
                 for one in futures
             ]
 
@@ -383,6 +383,16 @@ class Topics:
 
 def no_partition(topic: str, partition: int, partitions: int) -> NotFoundError:
     return NotFoundError("HR-0302", f"topic {topic!r} has no partition {partition}", partitions=partitions)
+
+
+def _offset(found: object) -> int:
+    """Of a ListOffsetsResultInfo. While a broker goes, librdkafka gives -1001 without an error where it got none: taken
+    for an offset, an end lies at the start, and whoever begins there begins nowhere. Raises: KafkaException, which
+    passes."""
+    offset: int = found.offset  # type: ignore[attr-defined]  # the stubs have no such class
+    if offset < 0:
+        raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    return offset
 
 
 def _cause(error: HeadraceError) -> int | None:
