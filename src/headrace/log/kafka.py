@@ -532,6 +532,7 @@ def _live_state(partition: Partition, form: Payload, span: Span, feed: Feed | No
         available_at=Instant(int(NEVER) if feed is None else feed.available_at),
         sealed=True,
         read=None if feed is None else feed.end,
+        high=position(form, span.high) if span.high > span.end else None,
     )
 
 

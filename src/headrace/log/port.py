@@ -69,7 +69,8 @@ class PartitionState:
     """What is known of one partition. start: first offset still kept. end: the next offset, its stable end: no row lies
     at or behind it. available_at: the running maximum. sealed: an import that is complete; readers are not told of
     unsealed ones. rows: of an import, how many it holds. read: how far this process has read it, where that may be less
-    than `end`."""
+    than `end`. high: behind what is appended and not stable yet, too, where a transaction is open; None: nothing lies
+    behind `end`."""
 
     partition: Partition
     kind: PartitionKind
@@ -79,6 +80,7 @@ class PartitionState:
     sealed: bool
     rows: int | None = None
     read: int | None = field(default=None, compare=False)
+    high: int | None = None
 
     @property
     def at_hand(self) -> int:

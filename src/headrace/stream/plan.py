@@ -3,8 +3,8 @@
 The one idea: one writer carries a source partition over in its order, so within a derived partition the rows of one
 source partition rise by their source offset. Hence who has applied a derived partition up to anywhere has applied, of
 the keys there, exactly the rows below the highest source offset seen, + 1: the source cut. Where no row comes, what was
-committed says how far the writer got: read before the derived partition's end, it holds for whoever has applied all
-below that end (docs/KAFKA.md K2).
+committed says how far the writer got: read before the derived partition's high watermark, it holds for whoever has
+applied all below that (docs/KAFKA.md K2).
 """
 
 from __future__ import annotations
@@ -117,6 +117,16 @@ def check_fields(source: Topic, derived: Topic) -> None:
 
 
 # --- source cuts ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """committed: the source cut that the writers had committed. ends: of the derived partitions, by index, read after
+    it, behind what is not stable yet, too. Whoever has applied a partition up to its end has applied what lies below
+    `committed` of its keys."""
+
+    committed: Cut
+    ends: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from headrace.core.points import Cut, Partition
 from headrace.core.schema import decimal, field, string
 from headrace.log.define import Topic
 from headrace.log.kafka import KafkaLog
-from headrace.log.port import AVAILABLE_AT, OFFSET, VERDICT, Append, Verdict
+from headrace.log.port import AVAILABLE_AT, OFFSET, VERDICT, Append, PartitionState, TopicState, Verdict
 from headrace.stream.define import derived_topic
 from headrace.stream.run import ReKeyer, source_cut
 from headrace.testing.fakes import MemoryLog
@@ -170,7 +170,7 @@ def test_a_successor_goes_on_where_the_last_one_got_to(cluster: Cluster) -> None
     expect_all(cluster)
 
 
-@pytest.mark.parametrize("kind", [Kind.WRITE, Kind.COMMIT])
+@pytest.mark.parametrize("kind", [Kind.WRITE, Kind.OFFSETS, Kind.COMMIT])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_who_dies_in_a_transaction_leaves_nothing_half(cluster: Cluster, kind: Kind, when: str) -> None:
     """Before or after the cluster took the batch, or the end."""
@@ -215,7 +215,7 @@ def test_a_zombie_is_fenced_and_nothing_of_it_counts(cluster: Cluster) -> None:
     expect_all(cluster)
 
 
-@pytest.mark.parametrize("kind", [Kind.WRITE, Kind.COMMIT])
+@pytest.mark.parametrize("kind", [Kind.WRITE, Kind.OFFSETS, Kind.COMMIT])
 def test_a_transaction_that_must_be_given_up_is_done_again(cluster: Cluster, kind: Kind) -> None:
     wire = cluster.wire()
     cluster.some(0, 25)
@@ -449,6 +449,46 @@ def test_source_cuts_are_folded_from_what_was_carried(cluster: Cluster) -> None:
     for index in (0, 1):
         carried(ReKeyer(log, "by_merchant", cluster.source(index)))
     assert source_cut(log, cluster.state()) == Cut.of({cluster.source(0): 9, cluster.source(1): 4})
+
+
+def test_a_cut_is_not_proven_while_another_writers_transaction_holds_the_end_back(cluster: Cluster) -> None:
+    """It began before, so the stable end lies below what this writer has committed since."""
+    wire = cluster.wire()
+    cluster.some(0, 9)
+    cluster.some(1, 9)
+    slow = ReKeyer(cluster.log(wire), "by_merchant", cluster.source(1))
+    reading = cluster.log()
+    sources = [cluster.source(0), cluster.source(1)]
+    seen: list[int] = []
+
+    def meanwhile(kind: Kind) -> None:
+        if kind is Kind.OFFSETS and not seen:
+            carried(ReKeyer(cluster.log(), "by_merchant", sources[0]))
+            proof = prove(reading, "by_merchant", sources)
+            assert proof.committed == Cut.of({sources[0]: 9})
+            for held in _derived(reading).partitions:
+                folded = _folded(reading, held)
+                assert folded.proven(proof, held.partition.index).cut == folded.cut
+                assert sources[0] not in dict(folded.cut)
+                seen.append(proof.ends[held.partition.index])
+
+    wire.at = meanwhile
+    carried(slow)
+    assert seen and all(seen)
+    proof = prove(reading, "by_merchant", sources)
+    for held in _derived(reading).partitions:
+        assert _folded(reading, held).proven(proof, held.partition.index).cut == Cut.of({sources[0]: 9, sources[1]: 9})
+
+
+def _derived(log: KafkaLog) -> TopicState:
+    return next(state for state in log.topics() if state.topic.name == "by_merchant")
+
+
+def _folded(log: KafkaLog, held: PartitionState) -> SourceCut:
+    folded = SourceCut(of="applications")
+    for batch in log.read(held.partition, 0, end=held.end):
+        folded = folded.after(batch)
+    return folded.through(held.end)
 
 
 def _customer(index: int) -> int:

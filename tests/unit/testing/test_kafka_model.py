@@ -146,7 +146,7 @@ def test_an_end_that_comes_twice_is_one() -> None:
     cluster = Cluster()
     producer, epoch = cluster.model.initialise("x", Duration.parse("10s"))
     cluster.model.write("x", epoch, P, 0, out("a"))
-    ends = [cluster.model.end("x", epoch, commit=True, group=None, offsets=None) for _ in range(2)]
+    ends = [cluster.model.end("x", epoch, commit=True) for _ in range(2)]
     assert ends == [epoch + 1] * 2 and cluster.values() == [b"a"] and producer > 0
     assert cluster.model.partition(P).control == {1: True}
 

@@ -148,9 +148,15 @@ class KafkaModel:
         held.places[place] = None
         return offset
 
-    def end(
-        self, id: str, epoch: int, *, commit: bool, group: str | None, offsets: Mapping[Place, GroupOffset] | None
-    ) -> int:
+    def join(self, id: str, epoch: int, group: str, offsets: Mapping[Place, GroupOffset]) -> None:
+        """A group's offsets within a transaction, which begins with them if nothing was written. Raises as `write`."""
+        held = self.transactional[id]
+        self._check(id, held, epoch)
+        self._settle(held)
+        held.begin(self.clock.now())
+        held.offsets.setdefault(group, {}).update(offsets)
+
+    def end(self, id: str, epoch: int, *, commit: bool) -> int:
         """End a producer's transaction; the same end may come twice. Returns its epoch from now on. Raises:
         FencedError; LogError HR-0345."""
         held = self.transactional[id]
@@ -163,9 +169,6 @@ class KafkaModel:
             raise fenced(f"transactional id {id!r}")  # as brokers say it of a transaction that took too long
         self._check(id, held, epoch)
         self._settle(held)
-        if group is not None and commit:
-            held.begin(self.clock.now())
-            held.offsets.setdefault(group, {}).update(offsets or {})
         if not held.ongoing:
             return held.epoch
         self._end(held, commit=commit)

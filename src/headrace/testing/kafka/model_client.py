@@ -202,20 +202,41 @@ class ModelSender(Sender):
     def commit(self, *, group: str | None = None, offsets: Mapping[Place, GroupOffset] | None = None) -> None:
         if self._failed:
             raise given_up("it failed before")
-        self._end(Kind.COMMIT, group, dict(offsets or {}))
+        if group is not None and offsets:
+            self._join(group, dict(offsets))
+        self._end(Kind.COMMIT)
 
     def abort(self) -> None:
-        self._end(Kind.ABORT, None, {})
+        self._end(Kind.ABORT)
 
-    def _end(self, kind: Kind, group: str | None, offsets: dict[Place, GroupOffset]) -> None:
+    def _join(self, group: str, offsets: dict[Place, GroupOffset]) -> None:
+        id, epoch = self._begun(), self._epoch
+
+        def apply() -> None:
+            self._model.settle()
+            self._model.join(id, epoch, group, offsets)
+
+        try:
+            self._wire.call(Kind.OFFSETS, "offsets", apply)
+        except FencedError:
+            self._dead = "it was fenced"
+            raise
+        except LogError:
+            self._failed = True
+            raise
+
+    def _begun(self) -> str:
         self._alive()
         if self._id is None or not self._open:
             raise ValueError("no transaction has begun")
-        id, epoch, commit = self._id, self._epoch, kind is Kind.COMMIT
+        return self._id
+
+    def _end(self, kind: Kind) -> None:
+        id, epoch, commit = self._begun(), self._epoch, kind is Kind.COMMIT
 
         def apply() -> int:
             self._model.settle()
-            return self._model.end(id, epoch, commit=commit, group=group, offsets=offsets)
+            return self._model.end(id, epoch, commit=commit)
 
         try:
             self._epoch = self._wire.call(kind, kind.value, apply)

@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     POLL = "poll"  # of a member: HR-0340
     PRODUCE = "produce"  # a batch to one partition: HR-0340 where nothing was taken, else HR-0311
     WRITE = "write"  # a batch within a transaction: HR-0345 whatever became of it
+    OFFSETS = "offsets"  # of a group, within a transaction: HR-0345
     COMMIT = "commit"  # HR-0311, HR-0345
     ABORT = "abort"  # HR-0311
     START = "start"  # a sender: HR-0340
