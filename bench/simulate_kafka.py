@@ -1,4 +1,5 @@
-"""Seeds of owners, producers and clients over a model of Kafka that fails on purpose, and guards broken on purpose.
+"""Seeds of owners, producers, clients and re-keyers over a model of Kafka that fails on purpose, and guards broken on
+purpose.
 
 `crash_points` counts the pairs (call at which a process ended, what it was doing) that were reached,
 `crash_point_least` how often the rarest of them was. `guards_caught`: of `guards`, each taken out of the product for up
@@ -7,6 +8,7 @@ to GUARD_SEEDS seeds, those without which the judge finds a violation.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import time
@@ -17,17 +19,24 @@ from contextlib import contextmanager
 import numpy as np
 
 from headrace.core.errors import HeadraceError, LogError
-from headrace.core.points import Cut
+from headrace.core.points import Cut, Partition
 from headrace.decisions import claims, owned, owners, standing
 from headrace.decisions.port import Features
 from headrace.log import kafka, plan
-from headrace.log.port import Append, Appended, Log, TopicState
+from headrace.log.kafka_exclusive import KafkaExclusive
+from headrace.log.port import CARRIED, Append, Appended, Exclusive, Log, TopicState, Verdict
+from headrace.stream import plan as stream_plan
+from headrace.stream.run import ReKeyer, prove
+from headrace.testing import kafka_simulation_carrier
 from headrace.testing.kafka_simulation import Outcome, simulate
 
 SEEDS, SEEDS_QUICK = 10_000, 300
 FIRST_SEED = 20_260_101
 GUARD_SEEDS = 600
-COUNTED = ("events", "acknowledged", "requests", "answers", "valid", "void", "zombies", "claims", "members_expired")
+COUNTED = (
+    "events", "acknowledged", "requests", "answers", "valid", "void", "zombies", "claims", "members_expired", "derived",
+    "transactions", "aborts", "re-keyers", "re-keyers fenced", "cuts_told",
+)  # fmt: skip
 
 Undo = Callable[[], None]
 
@@ -59,7 +68,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
         "faults": sum(fired.values()),
         **{f"faults_{name}": fired[name] for name in sorted(fired)},
         "violations": violations,
-        **{name: total[name] for name in COUNTED},
+        **{name.replace(" ", "_").replace("-", ""): total[name] for name in COUNTED},
         "crash_points": len(crashed),
         "crash_point_least": min(crashed.values(), default=0),
         "guards": len(GUARDS),
@@ -255,6 +264,112 @@ def lost_claims_are_kept() -> Replaced:
     return [(owned.Owned, "lost", False), (owners, "read_records", sure)]
 
 
+# --- guards of re-keyers ---
+
+
+def offsets_are_committed_apart() -> Replaced:
+    """What was made of rows is one transaction, how far they were read another (K2.2)."""
+    append = KafkaExclusive.append
+
+    def apart(self: KafkaExclusive, appends: Sequence[Append], *, cut: Cut) -> None:
+        append(self, appends, cut=Cut())
+        append(self, (), cut=cut)
+
+    return [(KafkaExclusive, "append", apart)]
+
+
+class _AskedBefore(Exclusive):
+    """What its name had committed was asked before older writers were fenced."""
+
+    def __init__(self, made: Exclusive, before: Cut) -> None:
+        self._made = made
+        self._before: Cut | None = before
+
+    def cut(self) -> Cut:
+        found, self._before = self._before, None
+        return self._made.cut() if found is None else found
+
+    def append(self, appends: Sequence[Append], *, cut: Cut) -> None:
+        self._made.append(appends, cut=cut)
+
+    def close(self) -> None:
+        self._made.close()
+
+
+def committed_is_asked_before_the_fence() -> Replaced:
+    """K2.1."""
+    exclusive = kafka.KafkaLog.exclusive
+
+    def early(self: kafka.KafkaLog, name: str) -> Exclusive:
+        before = self.group(name)
+        return _AskedBefore(exclusive(self, name), before)
+
+    return [(kafka.KafkaLog, "exclusive", early)]
+
+
+def buffers_are_kept_over_an_abort() -> Replaced:
+    """What was read behind a transaction that was given up is written, and that transaction's rows are not (K2.3)."""
+    seek = ReKeyer._seek
+
+    def keep(self: ReKeyer) -> None:
+        reading, left = self._reading, self._left
+        seek(self)
+        self._reading, self._left = reading, left
+
+    return [(ReKeyer, "_seek", keep)]
+
+
+def successors_have_another_id() -> Replaced:
+    """Nobody is fenced, nobody ends what the one before left open (K2.1)."""
+    numbers = itertools.count()
+
+    def renamed(self: kafka.KafkaLog, name: str) -> Exclusive:
+        return KafkaExclusive(
+            self._client.sender(transactional_id=f"{name}.{next(numbers)}"),
+            self._following,
+            name=name,
+            group=self._group_name(name),
+            committed=self.group,
+            offsets=self._group_offsets,
+        )
+
+    return [(kafka.KafkaLog, "exclusive", renamed)]
+
+
+def unknown_ends_are_tried_again() -> Replaced:
+    """A transaction whose end is not known is done once more, by the same name, which asks nobody how it ended."""
+    append = KafkaExclusive.append
+
+    def again(self: KafkaExclusive, appends: Sequence[Append], *, cut: Cut) -> None:
+        try:
+            append(self, appends, cut=cut)
+        except LogError as error:
+            if error.code != "HR-0311":
+                raise
+            self._sender = self._following.client.sender(transactional_id=self._group)
+            append(self, appends, cut=cut)
+
+    return [(KafkaExclusive, "append", again)]
+
+
+def duplicates_are_carried() -> Replaced:
+    """A row that the source calls a duplicate is carried over (SEMANTICS 5.1)."""
+    return [(stream_plan, "CARRIED", (*CARRIED, Verdict.DUPLICATE))]
+
+
+def proofs_take_stable_ends() -> Replaced:
+    """Whoever has read a derived partition to its stable end is told that all is there which was committed before that
+    end was asked for, though another re-keyer's open transaction may hold the end below it (K2.4)."""
+
+    def hasty(log: Log, derived: str, sources: list[Partition]) -> stream_plan.Proof:
+        made = prove(log, derived, sources)
+        (state,) = (state for state in log.topics(fresh=False) if state.topic.name == derived)
+        ends = {held.partition.index: held.end for held in state.partitions}
+        return stream_plan.Proof(committed=made.committed, ends=ends)
+
+    return [(kafka_simulation_carrier, "prove", hasty)]
+
+
 GUARDS: Mapping[str, Callable[[], Replaced]] = {
     made.__name__: made
     for made in (
@@ -267,5 +382,12 @@ GUARDS: Mapping[str, Callable[[], Replaced]] = {
         duplicates_count,
         views_are_not_read_to_the_end,
         lost_claims_are_kept,
+        offsets_are_committed_apart,
+        committed_is_asked_before_the_fence,
+        buffers_are_kept_over_an_abort,
+        successors_have_another_id,
+        unknown_ends_are_tried_again,
+        duplicates_are_carried,
+        proofs_take_stable_ends,
     )
 }

@@ -1,8 +1,10 @@
-"""One life of a shared log from one seed: producers, owners and clients over a model of Kafka that fails on purpose.
+"""One life of a shared log from one seed: producers, owners and clients, and processes that carry events over into a
+derived topic, over a model of Kafka that fails on purpose. A seed has the ones, the others, or both.
 
 The one idea: the product's own code runs, in as many processes as there would be, and what they said to each other and
 to their clients is held against the bytes that the log holds in the end, by code that shares nothing with theirs
-(`kafka_simulation_judge`). In the end the weather clears, and whoever still waits must get an answer.
+(`kafka_simulation_judge`, `kafka_simulation_derived`). In the end the weather clears, and whoever still waits must get
+an answer, and what was appended until then must be carried over.
 
 Touches memory, and threads that take turns (`testing.turns`).
 """
@@ -16,31 +18,37 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from headrace.clients.kafka.define import KafkaSettings
-from headrace.clients.kafka.port import Place
+from headrace.clients.kafka.port import Place, Record
 from headrace.core.codec import partition_of
 from headrace.core.errors import HeadraceError
 from headrace.core.times import Duration
 from headrace.decisions.record import record_topic
 from headrace.log.kafka import KafkaLog
 from headrace.log.port import TAKEN, Append, Verdict
+from headrace.stream.plan import writer_name
 from headrace.testing.kafka.model import KafkaModel
 from headrace.testing.kafka.model_client import ModelClient
+from headrace.testing.kafka_simulation_carrier import Carrier, CutReader, sources
+from headrace.testing.kafka_simulation_derived import CutTold, judge_derived
 from headrace.testing.kafka_simulation_judge import Judge, Told
 from headrace.testing.kafka_simulation_owner import Inbox, Owner
-from headrace.testing.kafka_simulation_scene import CHECK, CUSTOMERS, EVENTS, REQUESTS
+from headrace.testing.kafka_simulation_scene import BY_SHOP, CHECK, CUSTOMERS, EVENTS, REQUESTS, event
 from headrace.testing.kafka_simulation_wire import StormyWire, Weather
 from headrace.testing.turns import Turns
 
 STEPS, FAULTS_MIN = 400, 3
+STEPS_ALONE = 1_200  # of carriers without owners: a life in which those that slept wake, and meet their successors
 STEPS_MAX = 40_000  # in all, when it is clear and somebody still waits
-PRODUCERS, OWNERS, CLIENTS = 2, 3, 6
+PRODUCERS, OWNERS, CLIENTS, CARRIERS = 2, 3, 6, 2
 SESSION = Duration.parse("6s")
 SETTINGS = KafkaSettings(bootstrap="model:9092", session_timeout=SESSION)
 RECORDS = record_topic(CHECK)
+LIVES = ((True, False), (True, False), (True, True), (False, True))  # what a seed has: owners, carriers
 _PAUSE = 4_000_000  # microseconds between two events of a producer, at most
 _STRANGE = 5_000_000  # between two requests that another process appends, at most
 _RETRY = 300_000  # microseconds until a producer tries again
 _RESTART = 1_500_000  # until a process that ended has a successor, at most
+_LONG = 60_000_000  # beyond any transaction's time
 
 
 @dataclass(slots=True)
@@ -81,6 +89,9 @@ class Life:
     def __init__(self, seed: int, *, keep: bool = False) -> None:
         self.random = random.Random(seed)
         self.turns = Turns(self.random, keep=keep)
+        self.decides, self.carries = self.random.choice(LIVES)
+        self.steps = STEPS if self.decides else STEPS_ALONE
+        self.pause = _PAUSE // 4 if self.carries else _PAUSE
         skews = [0, *(self.random.randrange(-900_000, 900_000) for _ in range(2))]
         lags = self.random.random() < 0.5
         self.model = KafkaModel(
@@ -98,6 +109,8 @@ class Life:
         self.asking: dict[str, Asking] = {}  # requests that wait for an answer, by id
         self.strays: list[Asking] = []  # requests that another process appended, and nobody asked about yet
         self.inboxes = [Inbox() for _ in range(OWNERS)]
+        self.cuts: list[CutTold] = []
+        self.due: dict[int, int] = {}  # when it clears: of each partition of events, what must be carried over
         self.counted = self.outcome.counted
         self.waiting = 0
         self.strange = 0
@@ -113,6 +126,8 @@ class Life:
         outcome.crashed = self.weather.crashed
         if self.waiting:
             outcome.violations.append(f"{self.waiting} requests had no answer {STEPS_MAX} steps after the start")
+        if not self._carried():
+            outcome.violations.append(f"carried over below {self.committed()}, expected {self.due} or more")
         self._judge()
         outcome.counted["timed_out"] = self.model.refused["timed_out"]
         outcome.counted["members_expired"] = sum(group.expired for group in self.model.groups.values())
@@ -122,15 +137,50 @@ class Life:
     def _enough(self) -> bool:
         if not self.set:
             return False
-        if not self.clearing and self.turns.steps >= STEPS and sum(self.weather.fired.values()) >= FAULTS_MIN:
+        if not self.clearing and self.turns.steps >= self.steps and sum(self.weather.fired.values()) >= FAULTS_MIN:
             self.clearing = self.weather.off = True
-        return self.turns.steps >= STEPS_MAX or (self.clearing and not self.waiting)
+            if self.carries:
+                self.due = {index: records[-1].offset + 1 for index, records in self._logs("events").items() if records}
+        return self.turns.steps >= STEPS_MAX or (self.clearing and not self.waiting and self._carried())
+
+    def _carried(self) -> bool:
+        if not self.due:
+            return True
+        committed = self.committed()
+        return all(committed.get(index, 0) >= offset for index, offset in self.due.items())
+
+    def committed(self) -> dict[int, int]:
+        """Of each partition of events, how far it was carried over."""
+        found = {}
+        for source in sources():
+            group = self.model.groups.get(writer_name(BY_SHOP, 1, source))
+            place = Place(source.topic, source.index)
+            if group is not None and place in group.offsets:
+                found[source.index] = group.offsets[place].offset
+        return found
+
+    def _logs(self, name: str) -> dict[int, list[Record]]:
+        return {index: held.committed() for index, held in enumerate(self.model.topics[name].partitions)}
 
     def _judge(self) -> None:
+        for _ in range(2):  # what is open is given up, then every marker is written
+            self.turns.now += _LONG
+            self.model.settle()
+        if self.decides:
+            self._judge_decisions()
+        if self.carries:
+            derived = judge_derived(
+                self._logs("events"), self._logs(BY_SHOP.name), self.committed(), self.cuts, id="event_id", key="shop"
+            )
+            self.outcome.violations += derived.violations
+            self.counted["derived"], self.counted["not_derived"] = derived.derived, derived.left_out
+            self.counted["cuts_told"] = len(self.cuts)
+
+    def _judge_decisions(self) -> None:
         logs = {
-            (name, index): held.committed()
+            (name, index): records
             for name in ("events", "requests", RECORDS.name)
-            for index, held in enumerate(self.model.topics[name].partitions)
+            for index, records in self._logs(name).items()
         }
         found = Judge(logs, RECORDS.schema.names, records=RECORDS.name).judge(self.told)
         self.outcome.violations += found.violations
@@ -173,17 +223,29 @@ class Life:
         actor = self.turns.current
         assert actor is not None
         log = self.log(StormyWire(self.weather, actor, str))
-        for topic in (EVENTS, REQUESTS, RECORDS):
+        for topic in (EVENTS, *([REQUESTS, RECORDS] if self.decides else []), *([BY_SHOP] if self.carries else [])):
             log.declare(topic)
         log.close()
         self.set = True
         self.weather.off = False
         for index, sending in enumerate(self.sending):
-            self.process(f"producer {index}", partial(self._produce, sending), lambda: "producing")
+            self.process(f"producer {index}", partial(self._produce, sending), lambda: "appends")
+        if self.carries:
+            self._begin_carriers()
+        if self.decides:
+            self._begin_owners()
+
+    def _begin_carriers(self) -> None:
+        for index in range(CARRIERS):
+            carrier = Carrier(self, f"carrier {index}")
+            self.process(carrier.name, carrier.live, carrier.doing)
+        self.process("cut reader", CutReader(self).live, lambda: "reads cuts")
+
+    def _begin_owners(self) -> None:
         for index, inbox in enumerate(self.inboxes):
             owner = Owner(self, f"owner {index}", inbox)
             self.process(owner.name, owner.live, owner.doing)
-        self.process("stranger", self._append_requests, lambda: "appends requests")
+        self.process("stranger", self._append_requests, lambda: "appends")
         for index in range(CLIENTS):
             self.turns.actor(f"client {index}", partial(self._ask, index))
 
@@ -203,7 +265,7 @@ class Life:
                 by_partition.setdefault(partition_of(one[1], EVENTS.partitions), []).append(one)
             appends = [
                 Append(
-                    partition=state.partitions[index].partition, rows=tuple((id, key, n * 10) for id, key, n in rows)
+                    partition=state.partitions[index].partition, rows=tuple(event(id, key, n) for id, key, n in rows)
                 )
                 for index, rows in by_partition.items()
             ]
@@ -220,7 +282,7 @@ class Life:
                         self.outcome.violations.append(f"an event was judged {Verdict(verdict).name}")
             self.told.events.update({id: (key, number) for id, key, number in sending.pending})
             sending.pending = []
-            self.turns.wait(self.turns.now + int(self.random.random() * _PAUSE))
+            self.turns.wait(self.turns.now + int(self.random.random() * self.pause))
 
     def _append_requests(self, wire: StormyWire) -> None:
         """Another process that writes requests: some of its own, some that a client asks an owner about just now; one

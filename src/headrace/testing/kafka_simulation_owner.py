@@ -70,7 +70,7 @@ class Owner:
         self._has = 0
 
     def doing(self) -> str:
-        return f"{self._does}, {self._has} owned"
+        return f"{self._does}, owns {'some' if self._has else 'nothing'}"
 
     def live(self, wire: StormyWire) -> None:
         scene, turns = self._scene, self._scene.turns
@@ -97,7 +97,7 @@ class Owner:
                 self._does = "idle"
                 turns.wait(turns.now + IDLE, lambda: bool(self._inbox.waiting))
                 continue
-            self._does = f"decides {len(asked)}"
+            self._does = "decides"
             self._answer(decider, asked)
 
     def _follow(self, decider: OwnedDecider, poll: Callable[[], Assignment]) -> None:

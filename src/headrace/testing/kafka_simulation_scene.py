@@ -1,4 +1,5 @@
-"""What the simulated processes share: topics, a decision over two views, and a small state of those views. Pure.
+"""What the simulated processes share: topics, one of them derived, a decision over two views, and a small state of
+those views. Pure.
 
 The one idea: a step should cost what the protocol costs, so the views are counts and sums that a dictionary holds. The
 state keeps `decisions.port.Features` as the true one does: it stands where it was read to, and says so.
@@ -21,15 +22,17 @@ from headrace.features.define import FeatureView, count
 from headrace.features.define import sum as total
 from headrace.log.define import Topic
 from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET, TAKEN, VERDICT, Log, PartitionState
+from headrace.stream.define import derived_topic
 
-PARTITIONS, CUSTOMERS = 2, 4
+PARTITIONS, CUSTOMERS, SHOPS = 2, 4, 5
 EVENTS = Topic(
     "events",
     key="customer",
     id="event_id",
     partitions=PARTITIONS,
-    fields={"event_id": string, "customer": int64, "amount": int64},
+    fields={"event_id": string, "customer": int64, "amount": int64, "shop": int64},
 )
+BY_SHOP = derived_topic("events_by_shop", of=EVENTS, key="shop", partitions=3)
 REQUESTS = Topic(
     "requests",
     key="customer",
@@ -50,6 +53,11 @@ CHECK = Decision(
         approve(),
     ],
 )
+
+
+def event(id: str, customer: int, number: int) -> Row:
+    """A customer's event of this number, the same whenever it is made: now and then one without a shop."""
+    return id, customer, number * 10, None if number % 6 == 0 else (customer + number) % SHOPS
 
 
 def version() -> Version:
@@ -128,7 +136,7 @@ class SmallState:
     def _take(self, partition: Partition, offset: int, event_time: int, verdict: int, row: Row) -> None:
         self._next[partition] = offset + 1
         if verdict in TAKEN:
-            _, customer, amount = row
+            customer, amount = row[1], row[2]
             assert type(customer) is int and type(amount) is int
             seen = Seen(partition, offset, event_time, amount)
             self._held.setdefault((partition.topic, customer), []).append(seen)

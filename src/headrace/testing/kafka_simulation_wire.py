@@ -26,13 +26,14 @@ T = TypeVar("T")
 # Of calls that meet a fault: reads are most of all calls, and the least telling.
 FAULTS_SHARES: Mapping[Kind, float] = {
     Kind.READ: 0.01,
-    Kind.POLL: 0.03,
+    Kind.POLL: 0.05,
     Kind.PRODUCE: 0.12,
-    Kind.WRITE: 0.06,
-    Kind.COMMIT: 0.12,
-    Kind.ABORT: 0.12,
-    Kind.START: 0.04,
-    Kind.CHANGE: 0.02,
+    Kind.WRITE: 0.1,
+    Kind.OFFSETS: 0.15,
+    Kind.COMMIT: 0.2,
+    Kind.ABORT: 0.5,
+    Kind.START: 0.2,
+    Kind.CHANGE: 0.3,
 }
 SLOW_SHARE = 0.08  # of fetches that bring nothing, or only some of what is there
 LATE_MAX = 8_000_000  # microseconds that a request may be on its way: beyond a session
@@ -73,10 +74,18 @@ _BY_KIND: Mapping[Kind, tuple[Fault, ...]] = {
     Kind.READ: (*_ANYWHERE, *[Fault.REFUSED] * 5),
     Kind.POLL: (*_ANYWHERE, Fault.REFUSED, Fault.REPLY_LOST, Fault.REPEATED),
     Kind.PRODUCE: (*_ANYWHERE, *_SENT, *_SENT, *[Fault.STOPPED] * 6, Fault.REFUSED),
-    Kind.WRITE: (*_ANYWHERE, *_SENT, Fault.ABORTABLE),
+    Kind.WRITE: (*_ANYWHERE, *_SENT, *[Fault.STOPPED] * 3, *[Fault.ABORTABLE] * 3),
+    Kind.OFFSETS: (*_ANYWHERE, *_SENT, *[Fault.STOPPED] * 3, *[Fault.ABORTABLE] * 3),
     Kind.COMMIT: (*_ANYWHERE, *_SENT, *_SENT, Fault.ABORTABLE),
-    Kind.ABORT: (*_ANYWHERE, Fault.REPLY_LOST, Fault.REQUEST_LOST, Fault.LATE),
-    Kind.START: (*_ANYWHERE, Fault.REFUSED, Fault.REPLY_LOST, Fault.REPEATED),
+    Kind.ABORT: (
+        *_ANYWHERE,
+        *[Fault.CRASH_BEFORE] * 2,
+        *[Fault.CRASH_AFTER] * 2,
+        Fault.REPLY_LOST,
+        Fault.REQUEST_LOST,
+        Fault.LATE,
+    ),
+    Kind.START: (*_ANYWHERE, *[Fault.STOPPED] * 3, Fault.REFUSED, Fault.REPLY_LOST, Fault.REPEATED),
     Kind.CHANGE: (Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.REFUSED),
 }
 
@@ -196,7 +205,7 @@ class StormyWire:
 
     def _moved(self, kind: Kind, name: str, apply: Callable[[], T]) -> T:
         """A call meets a coordinator that has just gone."""
-        if kind in (Kind.COMMIT, Kind.ABORT, Kind.POLL):
+        if kind in (Kind.OFFSETS, Kind.COMMIT, Kind.ABORT, Kind.POLL):
             if self._weather.turns.random.random() < 0.5:
                 apply()
             raise _doubt(kind, name)
@@ -208,7 +217,7 @@ def _doubt(kind: Kind, name: str) -> HeadraceError:
     match kind:
         case Kind.PRODUCE | Kind.COMMIT | Kind.ABORT:
             return unknown(f"{kind.value} {name}")
-        case Kind.WRITE:
-            return given_up(f"a batch to {name} got no answer")
+        case Kind.WRITE | Kind.OFFSETS:
+            return given_up(f"{kind.value} {name}: no answer")
         case _:
             return unreachable(f"{kind.value} {name}: no answer")
