@@ -52,6 +52,7 @@ DECISIONS_PER_S, EVENTS_PER_S = 100.0, 1_000.0
 OWNERS, PRODUCERS, CONSUMERS, REKEYERS = 3, 2, 2, 2
 SESSION_S = 6.0
 READY_S, SETTLE_S, SERVED_S = 180.0, 180.0, 90.0
+WARM_S = 45.0
 STILL_S, SILENT_S = 3.0, 60.0  # without a new effect: where there are enough of them, and where there are not
 # Owners are half of what is acted on: what they do is what is judged most.
 TURNS = ("owner", "producer", "owner", "consumer", "owner", "rekeyer")
@@ -187,13 +188,15 @@ def is_ready(one: Prey) -> bool:
 def chase(
     folder: Path, cluster: KafkaCluster, prey: Mapping[str, Sequence[Prey]], pace: Pace, book: Book, minutes: float
 ) -> Mapping[str, int]:
-    """Load and acts, for so long; what was answered, by status and code. Raises: RuntimeError where the load failed."""
+    """Load, and acts for so long, once everything is warm: a broker that has just started is five to twenty times
+    slower. What was answered, by status and code. Raises: RuntimeError where the load failed."""
     ports = [str(one.port) for one in prey["owner"]]
     command = [sys.executable, "-m", "bench._chaos_load", str(folder / "answers.jsonl")]
-    command += [f"/v1/decisions/{DECISION}", str(DECISIONS_PER_S), str(minutes * 60), *ports]
+    command += [f"/v1/decisions/{DECISION}", str(DECISIONS_PER_S), str(WARM_S + minutes * 60), *ports]
     load = subprocess.Popen(command, cwd=ROOT)
     hunt = Hunt(prey, TURNS, cluster, pace, book)
     try:
+        time.sleep(WARM_S)
         hunt.begin()
         load.wait(timeout=minutes * 60)
     except subprocess.TimeoutExpired:

@@ -48,14 +48,14 @@ class StandingViews:
         self._asking = Asking(version, features, self._topic)
         self._present = PresentCuts(version.views, {})
         self._failed = _NEVER  # the newest look, if it did
-        self._proving = self._proven = _NEVER  # when ends were last asked for beside, and when with success
+        self._proving = _NEVER  # when ends were last asked for beside; and when with success, and what they were
+        self._proven: tuple[Instant, Mapping[Partition, int]] = (_NEVER, {})
 
     def prove(self) -> None:
         """Ask the log for its ends, beside the decisions: the next that reaches them knows that they were the log's.
         Any thread; whoever calls does so again and again. Raises: LogError."""
         asked = self._proving = self._clock.now()
-        self._log.topics()
-        self._proven = asked
+        self._proven = asked, {partition: each.end for partition, each in self._followed(self._log.topics()).items()}
 
     def see(self) -> None:
         """Look again, where the last look is a while ago, and nobody proves the ends beside. One that fails for now
@@ -65,8 +65,8 @@ class StandingViews:
             return
         try:
             if 0 <= now - self._proving <= BESIDE.micros:
-                if self._proven > self.looked:
-                    self._reach(self._proven)
+                if self._proven[0] > self.looked:
+                    self._reach(*self._proven)
             elif now - self.looked > LOOK_EVERY.micros or now < self.looked:
                 self.look()
         except LogError as error:
@@ -75,16 +75,16 @@ class StandingViews:
             self._failed = now
             _logger.warning("the log's ends are not known: %s", error, extra={"code": error.code})
 
-    def _reach(self, proven: Instant) -> None:
+    def _reach(self, proven: Instant, ends: Mapping[Partition, int]) -> None:
         """What is at hand is read; where that is all that the log had when its ends were proven, it is said so."""
-        self._features.catch_up(self._log, upto=Cut())
         states = self._log.topics(fresh=False)
         held = self._followed(states)
         if frozenset(_live(states, self._topic.name)) != frozenset(self.live) or any(p not in self.ends for p in held):
             self.look()
             return
+        self._features.catch_up(self._log, upto=Cut())
         self._move()
-        if all(self.ends[partition] >= each.end for partition, each in held.items()):
+        if all(each.at_hand >= ends.get(partition, each.start) for partition, each in held.items()):
             self.looked = proven
 
     def look(self) -> Mapping[Partition, PartitionState]:

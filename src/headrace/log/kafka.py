@@ -28,7 +28,7 @@ from headrace.log.changing import refuse_change
 from headrace.log.define import Payload, Topic
 from headrace.log.kafka_derived import refuse_derived, source_of
 from headrace.log.kafka_exclusive import KafkaExclusive
-from headrace.log.kafka_feed import Feed
+from headrace.log.kafka_feed import Seen
 from headrace.log.kafka_following import SLICE, Codecs, Following
 from headrace.log.kafka_imports import Imports, sealed_state
 from headrace.log.kafka_registry import Registered, judges_alike
@@ -118,7 +118,8 @@ class KafkaLog(Log):
             client, self._following, create=self._create, change=self._change, live=self._live_state
         )
         self._places: dict[str, tuple[Registered, Sequence[tuple[Partition, Place]]]] = {}
-        self._states: dict[Partition, tuple[object, PartitionState]] = {}  # as they were last, by what they are made of
+        # As they were last, by what they are made of.
+        self._states: dict[Partition, tuple[tuple[Span, Seen | None], PartitionState]] = {}
         self._closed = False
 
     @property
@@ -142,10 +143,10 @@ class KafkaLog(Log):
         self._following.spans([place for one in held.values() for _, place in self._live(one)], fresh=False)
         if not fresh:
             self._following.pump()
-        return tuple(self._state(held[name]) for name in sorted(held))
+        return tuple(self._state(held[name], exact=fresh) for name in sorted(held))
 
-    def _state(self, held: Registered) -> TopicState:
-        partitions = [self._live_state(held, index) for index in range(held.topic.partitions)]
+    def _state(self, held: Registered, *, exact: bool) -> TopicState:
+        partitions = [self._live_state(held, index, exact=exact) for index in range(held.topic.partitions)]
         for made in held.imports:
             if made.sealed:
                 partitions += [sealed_state(held, made, number) for number in range(made.partitions)]
@@ -166,14 +167,15 @@ class KafkaLog(Log):
             known = self._places[name] = held, made
         return known[1]
 
-    def _live_state(self, held: Registered, index: int) -> PartitionState:
+    def _live_state(self, held: Registered, index: int, *, exact: bool = True) -> PartitionState:
+        """exact: judge what was not judged yet, as rows say where the last one is."""
         partition, place = self._live(held)[index]
         (span,) = self._following.spans([place], fresh=False)
         feed = self._following.feeds.get(partition)
-        seen = (span, None if feed is None else (feed.next, feed.end, feed.available_at))
+        seen = span, None if feed is None else feed.seen(exact=exact)
         known = self._states.get(partition)
         if known is None or known[0] != seen:
-            known = self._states[partition] = seen, _live_state(partition, held.topic.payload, span, feed)
+            known = self._states[partition] = seen, _live_state(partition, held.topic.payload, *seen)
         return known[1]
 
     def declare(self, topic: Topic) -> TopicState:
@@ -522,16 +524,15 @@ class KafkaLog(Log):
             raise LogError("HR-0316", "the log is closed")
 
 
-def _live_state(partition: Partition, form: Payload, span: Span, feed: Feed | None) -> PartitionState:
-    followed = feed is not None and feed.next >= span.end
+def _live_state(partition: Partition, form: Payload, span: Span, seen: Seen | None) -> PartitionState:
     return PartitionState(
         partition=partition,
         kind=PartitionKind.LIVE,
         start=position(form, span.start),
-        end=feed.end if feed is not None and followed else position(form, span.end),
-        available_at=Instant(int(NEVER) if feed is None else feed.available_at),
+        end=position(form, span.end) if seen is None or seen.next < span.end else seen.end,
+        available_at=Instant(int(NEVER) if seen is None else seen.available_at),
         sealed=True,
-        read=None if feed is None else feed.end,
+        read=None if seen is None else position(form, seen.next),
         high=position(form, span.high) if span.high > span.end else None,
     )
 

@@ -134,7 +134,7 @@ class DerivedFeed(Feed):
             if index < IMPORTS_FROM:
                 newest[index] = max(newest.get(index, int(available.min())), int(available[partitions == index].max()))
         self._newest = newest
-        self.available_at = min(newest.values(), default=self.available_at)
+        self._available_at = min(newest.values(), default=self._available_at)
         return batch, unreadable
 
     def again(self, records: Sequence[Record], maximum: int, version: int) -> tuple[list[pa.RecordBatch], int, int]:

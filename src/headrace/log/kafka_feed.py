@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,34 +32,61 @@ Known = Callable[[int], Topic]  # a version's definition
 TAIL_ROWS_MAX = 1 << 16  # kept in memory: what came between two looks of the slowest reader that keeps up
 TAIL_BATCHES_MAX = 1 << 12  # single events come as batches of one
 MARK_RECORDS = 1 << 10  # between two marks: at most so many records are decoded in vain to read an old row
+GIVEN_MAX = 10_000  # records that wait to be judged
 UNREADABLE_MAX = 10_000  # of which the reason is kept; beyond, they are only counted
 
 _BY_ID = (int(Verdict.DUPLICATE), int(Verdict.CONFLICT), int(Verdict.MISPLACED))
 
 
+class Seen(NamedTuple):
+    """Of a feed: how far it was given records, a Kafka offset; the position behind its newest row; the running maximum
+    of available_at."""
+
+    next: int
+    end: int
+    available_at: int
+
+
 class Feed:
     """Records of one partition, from its first that is kept on, each given once and in order.
 
-    next: the Kafka offset up to which everything is judged. end: the position behind the newest row. available_at: the
+    next: the Kafka offset up to which everything was given. end: the position behind the newest row. available_at: the
     running maximum. tail_from: rows from this position on are in memory.
+
+    What is given is judged when somebody asks: single records come a thousand times a second, and a batch of them costs
+    little more than one.
     """
 
-    def __init__(self, held: Registered, index: int, place: Place, *, start: int, codec: Codec, known: Known) -> None:
-        """held: as it is now; the log replaces it when the topic changes. known: of a version that may be newer."""
+    def __init__(
+        self,
+        held: Registered,
+        index: int,
+        place: Place,
+        *,
+        start: int,
+        codec: Codec,
+        known: Known,
+        lock: AbstractContextManager[object],
+    ) -> None:
+        """held: as it is now; the log replaces it when the topic changes. known: of a version that may be newer. lock:
+        of the log, which may be held already: who gives and who asks are threads of their own."""
         self.partition: Partition = held.partition(index)
         self.place = place
         self.held = held
         self.form = held.topic.payload
         self.next = start
-        self.end = self.tail_from = position(self.form, start)
-        self.available_at = int(NEVER)
-        self.unreadable: list[Unreadable] = []
-        self.unreadable_count = 0
+        self._end = self._tail_from = position(self.form, start)
+        self._available_at = int(NEVER)
+        self._unreadable: list[Unreadable] = []
+        self._unreadable_count = 0
+        self._lock = lock
+        self._given: list[Record] = []
+        self._judging = False
         self._codec = codec
         self._known = known
-        self.version = held.first_version(index)
-        self._judge = Judge(known(self.version))
-        self._marks: list[tuple[int, int, int]] = [(start, int(NEVER), self.version)]
+        self._version = held.first_version(index)
+        self._judge = Judge(known(self._version))
+        self._marks: list[tuple[int, int, int]] = [(start, int(NEVER), self._version)]
         self._by_id: tuple[list[int], list[int]] = ([], [])  # positions, verdicts: of the rows whose id or key decided
         self._firsts: list[int] = []
         self._tail: list[pa.RecordBatch] = []
@@ -67,16 +96,41 @@ class Feed:
 
     def take(self, records: Sequence[Record], next: int) -> None:
         """What was fetched from `next` on, and where that ended."""
-        kept = len(self._tail)
-        for version, some in by_version(records, self.version):
-            if version != self.version:
-                self.version = version
-                self._judge.declared(self._known(version))
-            if some and some[0].offset - self._marks[-1][0] >= MARK_RECORDS:
-                self._marks.append((some[0].offset, self.available_at, version))
-            if some:
-                self._take(self._judge.topic, some)
-        self.next = next
+        with self._lock:
+            self._given += records
+            self.next = next
+            if len(self._given) >= GIVEN_MAX:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Judge what was given. What cannot be judged now, as its definition cannot be read, is judged later. Raises:
+        LogError."""
+        with self._lock:
+            if self._judging:  # reading a definition gives records, too
+                return
+            self._judging = True
+            try:
+                while self._given:
+                    given, self._given = self._given, []
+                    self._judge_all(given)
+            finally:
+                self._judging = False
+
+    def _judge_all(self, records: Sequence[Record]) -> None:
+        kept, left = len(self._tail), list(records)
+        try:
+            for version, some in by_version(records, self._version):
+                if version != self._version:
+                    self._judge.declared(self._known(version))
+                    self._version = version
+                if some and some[0].offset - self._marks[-1][0] >= MARK_RECORDS:
+                    self._marks.append((some[0].offset, self._available_at, version))
+                if some:
+                    self._take(self._judge.topic, some)
+                    left = [record for record in left if record.offset > some[-1].offset]
+            left = []
+        finally:
+            self._given = left + self._given
         self._forget(kept)
 
     def _take(self, topic: Topic, records: Sequence[Record]) -> None:
@@ -88,7 +142,7 @@ class Feed:
         self._firsts.append(offsets[0].as_py())
         self._tail.append(batch)
         self._tail_rows += batch.num_rows
-        self.end = offsets[-1].as_py() + 1
+        self._end = offsets[-1].as_py() + 1
 
     def _read(self, topic: Topic, records: Sequence[Record]) -> tuple[pa.RecordBatch | None, Sequence[Unreadable]]:
         """Rows that are met for the first time, as the log's port gives them; None where there are none."""
@@ -96,7 +150,7 @@ class Feed:
         if not found.rows.num_rows:
             return None, found.unreadable
         judged = self._judged(topic, found)
-        self.available_at = max(self.available_at, int(judged.available_at[-1]))
+        self._available_at = max(self._available_at, int(judged.available_at[-1]))
         odd = np.flatnonzero(np.isin(judged.verdicts, _BY_ID))
         self._by_id[0].extend(found.positions[odd].tolist())
         self._by_id[1].extend(judged.verdicts[odd].tolist())
@@ -110,7 +164,7 @@ class Feed:
             judge.remember(index, found.rows, judged)
             return judged
         # What lies in a wrong partition makes no id known, and is told apart from what does.
-        everything = judge.timed(found.rows, found.stamps, maximum=self.available_at, request=found.requests)
+        everything = judge.timed(found.rows, found.stamps, maximum=self._available_at, request=found.requests)
         mask = pa.array(~misplaced)
         rows = found.rows.filter(mask)
         judged = judge.live(index, rows, found.stamps[~misplaced], request=found.requests[~misplaced])
@@ -120,8 +174,8 @@ class Feed:
         return everything
 
     def _count(self, unreadable: Sequence[Unreadable]) -> None:
-        self.unreadable_count += len(unreadable)
-        self.unreadable += unreadable[: UNREADABLE_MAX - len(self.unreadable)]
+        self._unreadable_count += len(unreadable)
+        self._unreadable += unreadable[: UNREADABLE_MAX - len(self._unreadable)]
 
     def _forget(self, kept: int) -> None:
         """Let the oldest batches go, of those that were here before this take."""
@@ -131,13 +185,56 @@ class Feed:
             gone += 1
         if gone:
             del self._tail[:gone], self._firsts[:gone]
-            self.tail_from = self._firsts[0] if self._firsts else self.end
+            self._tail_from = self._firsts[0] if self._firsts else self._end
+
+    # --- what is known ---
+
+    def seen(self, *, exact: bool) -> Seen:
+        """exact: of rows that were given, and need not have been judged; else no row lies at or behind `end`, and
+        available_at may rise yet."""
+        with self._lock:
+            if exact:
+                self._settle()
+            end = position(self.form, self.next) if self._given else self._end
+            return Seen(self.next, end, self._available_at)
+
+    @property
+    def end(self) -> int:
+        self._settle()
+        return self._end
+
+    @property
+    def tail_from(self) -> int:
+        self._settle()
+        return self._tail_from
+
+    @property
+    def available_at(self) -> int:
+        self._settle()
+        return self._available_at
+
+    @property
+    def version(self) -> int:
+        self._settle()
+        return self._version
+
+    @property
+    def unreadable(self) -> Sequence[Unreadable]:
+        """The first of them, in order."""
+        self._settle()
+        return self._unreadable
+
+    @property
+    def unreadable_count(self) -> int:
+        self._settle()
+        return self._unreadable_count
 
     # --- reading ---
 
     def recent(self, at: int) -> pa.RecordBatch | None:
         """The rows at or behind a position that one batch in memory holds; None where there are none. at: not below
         `tail_from`."""
+        self._settle()
         number = max(0, bisect.bisect_right(self._firsts, at) - 1)
         for batch in self._tail[number:]:
             offsets = batch.column(OFFSET).to_numpy()
@@ -148,6 +245,7 @@ class Feed:
     def mark(self, at: int) -> tuple[int, int, int]:
         """Where to begin reading again for the row at a position: a Kafka offset, the running maximum and the version
         in force there."""
+        self._settle()
         offset = offset_of(self.form, at)
         return self._marks[bisect.bisect_right(self._marks, offset, key=lambda mark: mark[0]) - 1]
 

@@ -175,6 +175,7 @@ class Following:
                 start=start,
                 codec=lambda topic: self.codec(unbound(topic) if derived else topic, live=not derived),
                 known=lambda version: self._definition(partition.topic, version),
+                lock=self.lock,
             )
             self.feeds[partition] = self._by_place[place] = made
             self._fetcher.seek(place, start)

@@ -33,7 +33,7 @@ def cluster() -> Cluster:
 
 
 def streams(cluster: Cluster, log: KafkaLog, name: str) -> Streams:
-    return Streams(log, log.client, prefix=log.prefix, topics=[cluster.derived], name=name)
+    return Streams(log, log.client, prefix=log.settings.prefix, topics=[cluster.derived], name=name)
 
 
 def wait_until(done: Callable[[], bool]) -> None:
