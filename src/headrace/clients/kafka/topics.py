@@ -14,7 +14,6 @@ from typing import TypeVar
 
 from confluent_kafka import (
     Consumer,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicCollection,
@@ -28,7 +27,6 @@ from confluent_kafka.admin import (
     ConfigResource,
     NewPartitions,
     NewTopic,
-    OffsetSpec,
     TopicDescription,
     TopicMetadata,
 )
@@ -45,6 +43,7 @@ from headrace.clients.kafka.connection import (
     retried,
 )
 from headrace.clients.kafka.port import Cluster, GroupOffset, Place, Span, TopicFacts
+from headrace.clients.kafka.spans import Spans
 from headrace.core.errors import HeadraceError, LogError, NotFoundError
 
 _Result = TypeVar("_Result")
@@ -67,6 +66,7 @@ class Topics:
         self._health = Health(connection)
         properties = connection.properties(self._health)
         self._held: AdminClient | None = made(connection, lambda: AdminClient(properties, logger=connection.logger))
+        self._spans = Spans(connection, self._led)
         self._limits: dict[str, tuple[float, int, int]] = {}
 
     def cluster(self, prefix: str) -> Cluster:
@@ -115,53 +115,15 @@ class Topics:
         self._everywhere(lambda found: topic not in found.topics, doing)
 
     def spans(self, places: Sequence[Place]) -> list[Span]:
-        """By three requests at once: the start, and the end as both kinds of readers see it."""
-        if not places:
-            return []
-        asked = dict.fromkeys(places)
-        doing = f"read {places[0].topic}/{places[0].partition}" + (" and others" if len(asked) > 1 else "")
-
-        def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[TopicPartition, Future[object]]:
-            return self._admin.list_offsets(
-                {TopicPartition(*place): spec for place in asked},
-                isolation_level=isolation,
-                request_timeout=_REQUEST_S,
-            )
-
-        def all_three() -> list[dict[Place, int]]:
-            futures = [
-                ask(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED),
-                ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED),
-                ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED),
-            ]
-            return [
-                {Place(key.topic, key.partition): _offset(self._answer(each, doing)) for key, each in one.items()}
-                for one in futures
-            ]
-
-        def found() -> list[dict[Place, int]]:
-            try:
-                return all_three()
-            except HeadraceError as error:
-                if _cause(error) == KafkaError._NOENT:
-                    self._led(asked)
-                raise
-
-        starts, ends, highs = self._retried(found, doing)
-        # They were asked at one time and answered at three: what was met later lies further.
-        return [
-            Span(starts[each], max(starts[each], ends[each]), max(starts[each], ends[each], highs[each]))
-            for each in places
-        ]
+        return self._spans.ask(places) if places else []
 
     def _led(self, places: Collection[Place]) -> None:
-        """Why none of them has a leader. Raises: NotFoundError HR-0302, LogError HR-0342; KafkaException where they are
-        there, and a leader will be."""
+        """Why one of them has no leader. Raises: NotFoundError HR-0302, LogError HR-0342; nothing where they are there,
+        and a leader will be."""
         for place in places:
             partitions = self._partitions(place.topic)
             if place.partition >= partitions:
                 raise no_partition(*place, partitions)
-        raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
 
     def group_offsets(self, group: str, places: Sequence[Place]) -> dict[Place, GroupOffset]:
         """By a consumer that is no member: librdkafka's admin client has a fault where the coordinator's connection is
@@ -267,6 +229,7 @@ class Topics:
         """Ends librdkafka's threads, and what was asked and is not answered: whoever waits for it is told HR-0316. A
         thread of librdkafka that answers while the interpreter ends would end it with a fault."""
         self._held = None
+        self._spans.close()
 
     @property
     def _admin(self) -> AdminClient:
@@ -383,16 +346,6 @@ class Topics:
 
 def no_partition(topic: str, partition: int, partitions: int) -> NotFoundError:
     return NotFoundError("HR-0302", f"topic {topic!r} has no partition {partition}", partitions=partitions)
-
-
-def _offset(found: object) -> int:
-    """Of a ListOffsetsResultInfo. While a broker goes, librdkafka gives -1001 without an error where it got none: taken
-    for an offset, an end lies at the start, and whoever begins there begins nowhere. Raises: KafkaException, which
-    passes."""
-    offset: int = found.offset  # type: ignore[attr-defined]  # the stubs have no such class
-    if offset < 0:
-        raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
-    return offset
 
 
 def _cause(error: HeadraceError) -> int | None:
