@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from headrace.core.errors import LogError, NotFoundError
+from headrace.core.errors import HaltedError, LogError, NotFoundError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import Clock, Duration, Instant
 from headrace.decisions.asking import Asking
@@ -27,6 +27,7 @@ LOOK_EVERY = Duration.parse("1s")
 RETRY_EVERY = Duration.parse("5s")  # after a look that failed: a broker that is stopped holds each for seconds
 _logger = logging.getLogger(__name__)
 _NEVER = Instant(-(2**63))
+_UNPROVEN = Instant(0)  # a staleness of decades, which fits where stalenesses are kept
 
 
 class StandingViews:
@@ -37,7 +38,7 @@ class StandingViews:
         """Reads nothing yet: `look` comes first."""
         self.ends: dict[Partition, int] = {}
         self.live: tuple[Partition, ...] = ()
-        self.looked = _NEVER
+        self.looked, self._looked = _UNPROVEN, _NEVER  # the newest look need not have proven it
         self._log = log
         self._version = version
         self._features = features
@@ -52,7 +53,7 @@ class StandingViews:
         """Look again, where the last look is a while ago. One that fails for now changes nothing: what is known is
         decided on, as stale as it is."""
         now = self._clock.now()
-        due = now - self.looked > LOOK_EVERY.micros or now < self.looked
+        due = now - self._looked > LOOK_EVERY.micros or now < self._looked
         if due and not 0 <= now - self._failed <= RETRY_EVERY.micros:
             try:
                 self.look()
@@ -67,7 +68,8 @@ class StandingViews:
 
         Raises: NotFoundError HR-0302 where there is no such topic; as `Features.catch_up`."""
         looked = self._clock.now()
-        self._features.catch_up(self._log)
+        halts: dict[Partition, HaltedError] = {}
+        self._features.catch_up(self._log, halts=halts)
         states = self._log.topics(fresh=False)  # as that saw them
         followed, read = frozenset(self._features.topics), dict(self._features.frontier)
         held = [each for state in states if state.topic.name in followed for each in state.partitions]
@@ -77,7 +79,9 @@ class StandingViews:
             raise NotFoundError("HR-0302", f"no topic {self._topic.name!r} in the log", hint="headrace apply")
         self.live = tuple(sorted(requests))
         self._present = PresentCuts(self._version.views, self.ends)
-        self.looked = looked
+        self._looked = looked
+        if not halts:  # what lies behind a halt is not in the cut, and so nobody has proven that it is the log's end
+            self.looked = looked
         return requests
 
     def stand(self, at: Mapping[Partition, int], *, moved: bool) -> None:
@@ -85,7 +89,7 @@ class StandingViews:
         knows them. moved: look for what came elsewhere, also where they stand there already."""
         follows = self._follows_requests
         if moved or (follows and any(self.ends.get(partition) != offset for partition, offset in at.items())):
-            self._features.catch_up(self._log, upto=Cut.of(at if follows else {}))
+            self._features.catch_up(self._log, upto=Cut.of(at if follows else {}), halts={})
             for partition, offset in self._features.frontier:
                 if self.ends.get(partition) != offset:
                     self.ends[partition] = offset

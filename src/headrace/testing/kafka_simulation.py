@@ -167,7 +167,7 @@ class Life:
         )
 
     def log(self, wire: StormyWire) -> KafkaLog:
-        return KafkaLog(self.client(wire), settings=SETTINGS)
+        return KafkaLog(self.client(wire), settings=SETTINGS, clock=self.model.clock)
 
     def _set_scene(self) -> None:
         actor = self.turns.current
