@@ -146,7 +146,8 @@ class FencedError(LogError):
 
 
 class HaltedError(LogError):
-    """A partition is read up to a row and not on, until somebody sets it right; all others go on."""
+    """A partition is read up to a row and not on, until somebody sets it right; all others go on. Facts: topic,
+    partition (its index), offset (of that row)."""
 
 
 class StateError(HeadraceError):

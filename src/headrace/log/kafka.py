@@ -507,10 +507,10 @@ class KafkaLog(Log):
     # --- clocks ---
 
     def halted(self) -> Mapping[Partition, HaltedError]:
-        return self._following.halts.halted()
+        return self._following.looked().halted()
 
     def unfit(self) -> LogError | None:
-        return self._following.halts.unfit()
+        return self._following.looked().unfit()
 
     def keep_anchors(self) -> int:
         """Write down where later readers may begin of the partitions that are followed (docs/KAFKA.md K5); how many

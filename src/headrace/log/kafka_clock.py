@@ -66,11 +66,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Halt:
-    """Where a partition is not read on. stamp: the record's there, milliseconds; None where its producer stamped it.
-    leader: of the partition when it halted, where that is known."""
+    """Where a partition is not read on. position: of the first row that is not read. offset: of its record, as Kafka
+    counts. stamp: the record's, milliseconds; None where its producer stamped it. leader: of the partition when it
+    halted, where that is known."""
 
     partition: Partition
     place: Place
+    position: int
     offset: int
     stamp: int | None
     leader: int | None
@@ -97,6 +99,7 @@ def halted(halt: Halt, asked: Asked) -> HaltedError:
         hint=f"set the broker's clock right, then `headrace log restart-clock {topic}`",
         topic=topic,
         partition=halt.partition.index,
+        offset=halt.position,
         broker=halt.leader,
         stamped=halt.stamp * 1_000,
         now=int(asked.after),
@@ -146,6 +149,7 @@ def created(halt: Halt) -> HaltedError:
         f"`headrace log restart-clock {topic}`",
         topic=topic,
         partition=halt.partition.index,
+        offset=halt.position,
         setting="message.timestamp.type",
     )
 

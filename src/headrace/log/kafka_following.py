@@ -277,11 +277,18 @@ class Following:
 
     def check_going(self, place: Place) -> None:
         """Raises: where a partition is not read on, why (log/kafka_clock.py)."""
+        if (error := self.looked().error(place)) is not None:
+            raise error
+
+    def looked(self) -> Halts:
+        """What halts now: whose time has come goes on, as does what an operator restarted, and the brokers' clocks are
+        asked now and then."""
         if self.halts:
-            with self.lock:
-                self._resume()
-            if (error := self.halts.error(place)) is not None:
-                raise error
+            try:
+                self.pump()
+            except LogError:
+                pass  # who reads is told; what halted before does still
+        return self.halts
 
     def _resume(self) -> None:
         for halt in self.halts.resumed() if self.halts else ():

@@ -19,6 +19,7 @@ from headrace.core.times import Clock, Duration, Instant
 from headrace.log.kafka_clock import Asked, Halt, Wrong, created, halted, passed, unfit
 from headrace.log.kafka_feed import Feed
 from headrace.log.kafka_registry import Registered
+from headrace.log.kafka_rows import position
 from headrace.log.plan import AHEAD_MAX
 
 # Between two times that the brokers are asked while a partition is halted: in each of them nothing is read.
@@ -80,6 +81,7 @@ class Halts:
         self._halts[feed.place] = Halt(
             partition=feed.partition,
             place=feed.place,
+            position=position(feed.form, first.offset),
             offset=first.offset,
             stamp=None if first.offset in rest.created else first.timestamp,
             leader=self._leader(feed.place),
