@@ -17,7 +17,7 @@ TYPE, POLICY, KEPT_MS, KEPT_BYTES = "message.timestamp.type", "cleanup.policy", 
 REFUSED = (TYPE, POLICY)  # before anything is read, and by `plan`
 _WHY = {
     TYPE: "records would have their producers' times, and available_at none",
-    POLICY: "rows would be compacted away, and offsets with them",
+    POLICY: "what must be kept would go, or what must go would be kept",
     KEPT_MS: "rows would be deleted before they may be",
     KEPT_BYTES: "rows would be deleted before they may be",
 }

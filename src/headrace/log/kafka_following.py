@@ -21,13 +21,14 @@ from headrace.core.times import ZERO, Clock, Duration
 from headrace.log import kafka_registry as registry
 from headrace.log.define import Payload, Topic
 from headrace.log.kafka_altered import altered, deleted, refused, widened
+from headrace.log.kafka_control import NAME as CONTROL
 from headrace.log.kafka_control import Control, anchor_slots
 from headrace.log.kafka_derived import DerivedFeed, unbound
 from headrace.log.kafka_feed import Anchor, Feed, conformed, with_system
 from headrace.log.kafka_halts import Halts
 from headrace.log.kafka_registry import Import, Registered, Registry
 from headrace.log.kafka_rows import decoded, offset_of, position
-from headrace.log.kafka_topics import form_settings, kafka_settings
+from headrace.log.kafka_topics import control_settings, form_settings, kafka_settings
 from headrace.log.plan import Judged
 from headrace.log.port import OFFSET, EventCodec
 
@@ -242,6 +243,9 @@ class Following:
                     yield from altered(made.kafka_topic, wanted, self._settings(made.kafka_topic))
         wanted = form_settings(Payload.JSON, None, min_insync_replicas=1)
         yield from altered(self.registry_place.topic, wanted, self._settings(self.registry_place.topic))
+        control = self.prefix + CONTROL
+        if control in cluster.topics:
+            yield from altered(control, control_settings(min_insync_replicas=1), self._settings(control))
 
     def check_id(self, held: Registered, cluster: Cluster) -> None:
         """Raises: LogError HR-0346, HR-0356 where it has other partitions than were declared."""

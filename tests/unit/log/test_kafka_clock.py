@@ -539,8 +539,15 @@ def test_rows_that_were_deleted_of_a_topic_that_is_kept_for_ever_are_missed() ->
     assert len(stamps(world.log(), world.partition())) == 6
 
 
-def test_the_registry_is_looked_at_too() -> None:
+def test_the_logs_own_topics_are_looked_at_too() -> None:
     world = World()
+    world.jump(HOUR)
+    world.send()
+    assert raised(world.log(), world.partition()).code == "HR-0313"
+    world.model.alter("t.headrace.clocks", None, {"message.timestamp.type": "CreateTime"})
+    (error,) = world.log().altered()
+    assert error.facts["topic"] == "t.headrace.clocks"
+    world.model.alter("t.headrace.clocks", None, {"message.timestamp.type": "LogAppendTime"})
     world.model.alter("t.headrace.topics", None, {"cleanup.policy": "compact"})
     (error,) = world.log().altered()
     assert error.facts["topic"] == "t.headrace.topics"

@@ -233,13 +233,13 @@ class KafkaModel:
         for group in self.groups.values():
             group.expire(now)
 
-    def time(self, broker: int) -> int:
+    def _time(self, broker: int) -> int:
         """Its clock, microseconds."""
         return self.clock.now() + self.skews[broker]
 
     def broker_times(self, topic: str) -> list[BrokerTime]:
         """A probe in each partition, as a client appends it."""
-        stamped = {held.leader: self.time(held.leader) // 1_000 * 1_000 for held in self._topic(topic).partitions}
+        stamped = {held.leader: self._time(held.leader) // 1_000 * 1_000 for held in self._topic(topic).partitions}
         for index in range(len(self._topic(topic).partitions)):
             self.produce(Place(topic, index), self.producer(), 0, [Outgoing(Place(topic, index), b"probe", None)])
         return [BrokerTime(broker, at) for broker, at in sorted(stamped.items()) if broker not in self.silent]
@@ -261,7 +261,7 @@ class KafkaModel:
 
     def _stamps(self, place: Place, held: ModelPartition, records: Sequence[Outgoing]) -> list[int]:
         if self._append_time(place.topic):
-            return [self.time(held.leader) // 1_000] * len(records)
+            return [self._time(held.leader) // 1_000] * len(records)
         sent = self.clock.now() // 1_000
         return [sent if record.timestamp is None else record.timestamp for record in records]
 
