@@ -509,8 +509,8 @@ class KafkaLog(Log):
     def halted(self) -> Mapping[Partition, HaltedError]:
         return self._following.looked().halted()
 
-    def unfit(self) -> LogError | None:
-        return self._following.looked().unfit()
+    def unfit(self, *, fresh: bool = True) -> LogError | None:
+        return (self._following.looked() if fresh else self._following.halts).unfit()
 
     def keep_anchors(self) -> int:
         """Write down where later readers may begin of the partitions that are followed (docs/KAFKA.md K5); how many

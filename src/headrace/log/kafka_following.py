@@ -319,9 +319,12 @@ class Following:
     def _pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
         waited, timeout = 0, ZERO  # in fetches that brought nothing: no clock is asked
         while missing := [place for place, end in targets.items() if self._next(place) < end]:
+            came = self.pump(timeout)
             for place in missing:
-                self.check_going(place)
-            if self.pump(timeout):
+                error = self.halts.error(place)
+                if error is not None and self._next(place) < targets[place]:
+                    raise error
+            if came:
                 waited, timeout = 0, ZERO
                 continue
             waited, timeout = waited + timeout.micros, SLICE
@@ -361,9 +364,10 @@ class Following:
             if self.halts.unchecked(stash[0] for stash in self._waiting.values()):
                 self.refresh()
         except LogError:
-            for place in self._waiting:
-                self._fetcher.seek(place, self._by_place[place].next)
-            self._waiting = {}
+            waiting, self._waiting = self._waiting, {}
+            for place in waiting:
+                if place in self._by_place:
+                    self._fetcher.seek(place, self._by_place[place].next)
             raise
         finally:
             self._settling = False

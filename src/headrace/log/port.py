@@ -316,9 +316,9 @@ class Log(ABC):
         them; the others go on."""
         return {}
 
-    def unfit(self) -> LogError | None:
+    def unfit(self, *, fresh: bool = True) -> LogError | None:
         """Why nothing that this process reads may be decided on: its clock is wrong, or may be. None where all is
-        well."""
+        well. fresh: False says what was known last, without a round trip."""
         return None
 
     @abstractmethod

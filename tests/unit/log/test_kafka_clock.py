@@ -10,7 +10,7 @@ import pytest
 
 import headrace as hr
 from headrace.clients.kafka.define import KafkaSettings
-from headrace.clients.kafka.port import BrokerTime, Outgoing, Place
+from headrace.clients.kafka.port import BrokerTime, Fetched, Outgoing, Place
 from headrace.core.errors import HeadraceError
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Duration, Instant
@@ -22,6 +22,8 @@ from headrace.testing.clocks import ManualClock
 from headrace.testing.contracts.log import refused
 from headrace.testing.kafka.model import KafkaModel
 from headrace.testing.kafka.model_client import ModelClient
+from headrace.testing.kafka.model_wire import Kind, unreachable
+from tests.unit.stream.log import Failing
 
 SECOND, MINUTE, HOUR = 1_000_000, 60_000_000, 3_600_000_000
 SETTINGS = KafkaSettings(bootstrap="model:1", prefix="t.")
@@ -361,6 +363,43 @@ def test_a_reader_that_was_cut_off_from_the_registry_reads_it_before_it_judges_o
         log._following.pump()
     assert log._following.feed(world.partition()).next == 4
     assert log._following.halts.checked == world.clock.now()
+
+
+def test_a_registry_that_cannot_be_read_keeps_nothing_and_nothing_is_lost() -> None:
+    """What was fetched and may not be judged yet is fetched again."""
+    world = World()
+    wire = Failing(world.clock)
+    client = ModelClient(world.model, wire=wire)
+    log = KafkaLog(client, settings=SETTINGS, clock=world.clock)
+    log._following.feed(world.partition())
+    world.clock.advance("20m")
+    world.send(3)
+    reads = iter([False, True])  # the fetch goes well, the look at the registry's end does not
+    wire.at = lambda kind: wire.fail(Kind.READ, "before", lambda: unreachable("gone")) if next(reads, False) else None
+    with refused("HR-0340"):
+        log._following.pump()
+    assert log._following.feed(world.partition()).next == 0
+    assert len(stamps(log, world.partition())) == 3
+
+
+def test_a_halted_partition_is_told_while_others_are_never_at_rest() -> None:
+    world = World(numbers(partitions=2))
+    log = world.log()
+    for index in range(2):
+        log._following.feed(world.partition(index))
+    world.jump(HOUR)
+    world.send()
+    place = log._following.feed(world.partition()).place
+    fetch, sent = log._following._fetcher.fetch, iter(range(100))
+
+    def never_at_rest(*, timeout: Duration, records_max: int = 10_000) -> Sequence[Fetched]:
+        next(sent)
+        world.send(index=1)
+        return fetch(timeout=timeout, records_max=records_max)
+
+    log._following._fetcher.fetch = never_at_rest  # type: ignore[method-assign]  # a producer between any two fetches
+    with refused("HR-0313"):
+        log._following.pump_to({place: 1})
 
 
 # --- what a producer stamped itself ---

@@ -1,5 +1,5 @@
-"""What every `KafkaClient` keeps about time: who stamped a record, and what brokers' clocks say. `CHECKS` runs over real
-Kafka and over the model, as those of `testing/contracts/kafka.py`, by whose rules they are written.
+"""What every `KafkaClient` keeps about time: who stamped a record, and what brokers' clocks say. `CHECKS` runs over
+real Kafka and over the model, as those of `testing/contracts/kafka.py`, by whose rules they are written.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def check_who_stamped_a_record_is_told_with_it(under: KafkaUnderTest) -> None:
 
 
 def _fetches(under: KafkaUnderTest, place: Place) -> list[Fetched]:
-    fetcher, found = under.fetcher(place), []
-    end = under.client.spans([place])[0].end
+    fetcher, end = under.fetcher(place), under.client.spans([place])[0].end
+    found: list[Fetched] = []
     for _ in range(TRIES_MAX):
         found += fetcher.fetch(timeout=A_WHILE)
         if found and found[-1].next >= end:
