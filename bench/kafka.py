@@ -31,6 +31,7 @@ from bench.log import TRANSACTIONS, percentiles, rows
 from headrace.cli.dev import machine_of
 from headrace.clients.kafka.confluent import ConfluentClient
 from headrace.clients.kafka.define import KafkaSettings
+from headrace.clock import SystemClock
 from headrace.core.codec import key_bytes, partition_of
 from headrace.decisions.owners import OwnedDecider
 from headrace.log.codec import topic_from_json, topic_to_json
@@ -92,7 +93,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
 @contextmanager
 def opened(cluster: KafkaCluster, prefix: str) -> Iterator[KafkaLog]:
     settings = KafkaSettings(bootstrap=cluster.bootstrap, prefix=prefix)
-    log = KafkaLog(ConfluentClient(settings, os.environ), settings=settings)
+    log = KafkaLog(ConfluentClient(settings, os.environ), settings=settings, clock=SystemClock())
     try:
         yield log
     finally:

@@ -155,6 +155,9 @@ class Service:
         """Why the server should get no requests now; "" where it should."""
         if self.stopping:
             return "stopping"
+        unfit = self.project.log.unfit(fresh=False)
+        if unfit is not None:
+            return f"{unfit.code} {unfit.message}: {unfit.detail}"
         if self.ownership is not None and not self.ownership.settled:
             return "no partition is owned yet"
         failing = [name for name, lane in self.lanes.items() if lane.failing]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from headrace.log.run import Role
 from headrace.log.sqlite_file import FILE_NAME
 from headrace.runtime.checkup import Checked, check_project, said
 from headrace.runtime.project import STATE_FOLDER, open_project
+from headrace.settings import read_settings
 
 
 @runtime_checkable
@@ -58,16 +60,17 @@ def restore(folder: str, source: Path) -> None:
 @output_option
 @click.pass_obj
 def doctor(folder: str, server: bool, url: str | None, token: str | None, output: str) -> None:
-    """Check the log (pages, checksums, offsets, what was left over), whether every declared decision can be made, and
-    the running server. Exit 1 where something is wrong.
+    """Check the log (a file: pages, checksums, offsets, what was left over; on Kafka: what was altered by hand),
+    whether every declared decision can be made, and the running server. Exit 1 where something is wrong.
 
     A server's certificate must be one that this machine trusts; SSL_CERT_FILE names others.
     """
     from headrace.api import address, checkup  # urllib's HTTP: 40 ms
 
-    findings = backups.doctor(_log(folder))
+    shared = bool(read_settings(Path(folder), os.environ).log)
+    findings = [] if shared else backups.doctor(_log(folder))
     state_folder = Path(folder) / STATE_FOLDER
-    checked, decisions = _check_project(folder, needed=server or url is not None)
+    checked, decisions = _check_project(folder, shared=shared, needed=server or url is not None)
     findings += checked.findings
     if server or url is not None:
         findings += checkup.check_needs(decisions)
@@ -89,10 +92,10 @@ def doctor(folder: str, server: bool, url: str | None, token: str | None, output
         raise click.exceptions.Exit(1)
 
 
-def _check_project(folder: str, *, needed: bool) -> tuple[Checked, int]:
+def _check_project(folder: str, *, shared: bool, needed: bool) -> tuple[Checked, int]:
     """What is found, and how many decisions are declared. needed: a folder that declares nothing is a finding; else it
     may hold a restored log and no more."""
-    if not (_log(folder) / FILE_NAME).exists():
+    if not shared and not (_log(folder) / FILE_NAME).exists():
         return Checked(findings=(), versions=None), 0  # which is a finding already
     try:
         with open_project(folder, role=Role.READER) as project:
@@ -113,9 +116,10 @@ def log() -> None:
 @click.pass_obj
 def restart_clock(folder: str, topic: str) -> None:
     """Go on with TOPIC after a clock that ran ahead (HR-0313): rows stamped above this machine's clock count as stamped
-    now.
+    now. On Kafka: those from where each partition halted to its end, also for a record with its producer's time
+    (HR-0355).
 
-    Set the clock right first. Safe beside a running owner, which does it.
+    Set the clock right first. Safe beside a running owner, which does it, and beside any number of servers.
     """
     with open_project(folder) as project:
         held = project.log

@@ -15,7 +15,8 @@
     │   ├── LogFormatError   written by a newer headrace
     │   ├── LogReadOnlyError the file cannot be written
     │   ├── NotOwnerError    another process owns the file, and could not be reached (retryable)
-    │   └── FencedError      another took this one's place; what it would do now is void
+    │   ├── FencedError      another took this one's place; what it would do now is void
+    │   └── HaltedError      one partition is not read on; the others are
     ├── StateError           a value cannot be given at this point (TOO_OLD, not ready)
     └── MissingExtraError    an optional dependency is not installed
 
@@ -142,6 +143,11 @@ class NotOwnerError(LogError):
 
 class FencedError(LogError):
     """Another process took this one's place: nothing of what was asked was done, and nothing more will be."""
+
+
+class HaltedError(LogError):
+    """A partition is read up to a row and not on, until somebody sets it right; all others go on. Facts: topic,
+    partition (its index), offset (of that row)."""
 
 
 class StateError(HeadraceError):

@@ -154,7 +154,7 @@ class OwnedDecider(Decides):
                     asked.append((place, self._asked(self._validate(request))))
                 except HeadraceError as error:
                     answers[place] = error
-            waiting, stuck = [one for _, one in asked], 0
+            waiting, stuck = self._answerable([one for _, one in asked]), 0
             while waiting and stuck < CLAIMS_MAX:
                 self._turn(waiting[:GROUP_MAX])
                 left = [one for one in waiting if one.answer is None]
@@ -163,6 +163,20 @@ class OwnedDecider(Decides):
         for place, one in asked:
             answers[place] = one.error if one.answer is None else one.answer
         return [self._undecided() if answer is None else answer for answer in answers]
+
+    def _answerable(self, asked: Sequence[Asked]) -> list[Asked]:
+        """Those that can be decided at all; the others have their answer: all where this process may not judge, else
+        those of partitions that are not read on."""
+        unfit, halted = self._log.unfit(), self._log.halted()
+        if unfit is None and not halted:
+            return list(asked)
+        for one in asked:
+            records = self._records(one.partition.index)
+            one.answer = unfit or halted.get(one.partition) or halted.get(records)
+        return [one for one in asked if one.answer is None]
+
+    def _records(self, index: int) -> Partition:
+        return Partition(self._record_topic.topic.name, self._record_topic.incarnation, index)
 
     def _asked(self, row: Row) -> Asked:
         live = self._views.live
@@ -455,6 +469,8 @@ class OwnedDecider(Decides):
             request = next((p for p in self._views.look() if p.index == index), None)
         if request is None:
             raise NotFoundError("HR-0302", f"no partition {index} of topic {self._topic.name!r} in the log")
+        if (unfit := self._log.unfit()) is not None:
+            raise unfit
         owned.epoch = epoch = self._append_claim(request, owned.records)
         read_records(self._log, owned, [epoch], ())
         held = self._views.look()[request]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from headrace.core.errors import HaltedError
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Instant
 from headrace.decisions.plan import Answer
@@ -36,8 +37,9 @@ class Features(Protocol):
     @property
     def frontier(self) -> Cut: ...
 
-    def catch_up(self, log: Log, *, upto: Cut | None = None) -> int:
-        """Read the log to its end; partitions that `upto` holds below its offset, to stand exactly there."""
+    def catch_up(self, log: Log, *, upto: Cut | None = None, halts: dict[Partition, HaltedError] | None = None) -> int:
+        """Read the log to its end; partitions that `upto` holds below its offset, to stand exactly there. halts: takes
+        those of the others that the log does not read on, as the first raises otherwise."""
 
     def ingest_row(
         self, partition: Partition, offset: int, available_at: int, event_time: int, verdict: int, row: Row

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from headrace.core.errors import LogError, NotFoundError
+from headrace.core.errors import HaltedError, LogError, NotFoundError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import Clock, Duration, Instant
 from headrace.decisions.asking import Asking
@@ -28,6 +28,7 @@ RETRY_EVERY = Duration.parse("5s")  # after a look that failed: a broker that is
 BESIDE = Duration.parse("30s")  # after that nobody proves ends beside any more
 _logger = logging.getLogger(__name__)
 _NEVER = Instant(-(2**63))
+_UNPROVEN = Instant(0)  # a staleness of decades, which fits where stalenesses are kept
 
 
 class StandingViews:
@@ -38,7 +39,7 @@ class StandingViews:
         """Reads nothing yet: `look` comes first."""
         self.ends: dict[Partition, int] = {}
         self.live: tuple[Partition, ...] = ()
-        self.looked = _NEVER
+        self.looked, self._looked = _UNPROVEN, _NEVER  # the newest look need not have proven it
         self._log = log
         self._version = version
         self._features = features
@@ -67,7 +68,7 @@ class StandingViews:
             if 0 <= now - self._proving <= BESIDE.micros:
                 if self._proven[0] > self.looked:
                     self._reach(*self._proven)
-            elif now - self.looked > LOOK_EVERY.micros or now < self.looked:
+            elif now - self._looked > LOOK_EVERY.micros or now < self._looked:
                 self.look()
         except LogError as error:
             if not error.retryable:
@@ -82,9 +83,10 @@ class StandingViews:
         if frozenset(_live(states, self._topic.name)) != frozenset(self.live) or any(p not in self.ends for p in held):
             self.look()
             return
-        self._features.catch_up(self._log, upto=Cut())
+        halts: dict[Partition, HaltedError] = {}
+        self._features.catch_up(self._log, upto=Cut(), halts=halts)
         self._move()
-        if all(each.at_hand >= ends.get(partition, each.start) for partition, each in held.items()):
+        if not halts and all(each.at_hand >= ends.get(partition, each.start) for partition, each in held.items()):
             self.looked = proven
 
     def look(self) -> Mapping[Partition, PartitionState]:
@@ -92,7 +94,8 @@ class StandingViews:
 
         Raises: NotFoundError HR-0302 where there is no such topic; as `Features.catch_up`."""
         looked = self._clock.now()
-        self._features.catch_up(self._log)
+        halts: dict[Partition, HaltedError] = {}
+        self._features.catch_up(self._log, halts=halts)
         states = self._log.topics(fresh=False)  # as that saw them
         read = dict(self._features.frontier)
         self.ends = {partition: read.get(partition, each.start) for partition, each in self._followed(states).items()}
@@ -101,7 +104,9 @@ class StandingViews:
             raise NotFoundError("HR-0302", f"no topic {self._topic.name!r} in the log", hint="headrace apply")
         self.live = tuple(sorted(requests))
         self._present = PresentCuts(self._version.views, self.ends)
-        self.looked = looked
+        self._looked = looked
+        if not halts:  # what lies behind a halt is not in the cut, and so nobody has proven that it is the log's end
+            self.looked = looked
         return requests
 
     def stand(self, at: Mapping[Partition, int], *, moved: bool) -> None:
@@ -109,7 +114,7 @@ class StandingViews:
         knows them. moved: look for what came elsewhere, also where they stand there already."""
         follows = self._follows_requests
         if moved or (follows and any(self.ends.get(partition) != offset for partition, offset in at.items())):
-            self._features.catch_up(self._log, upto=Cut.of(at if follows else {}))
+            self._features.catch_up(self._log, upto=Cut.of(at if follows else {}), halts={})
             self._move()
 
     def _move(self) -> None:

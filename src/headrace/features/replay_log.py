@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.core.codec import instants, units
-from headrace.core.errors import NotFoundError, StateError, did_you_mean
+from headrace.core.errors import HaltedError, NotFoundError, StateError, did_you_mean
 from headrace.core.kernel.program import Words
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.log.define import Topic
@@ -135,8 +135,10 @@ class Events:
                 self._tables[partition.topic][partition] = table
 
     @classmethod
-    def read(cls, log: Log, topics: Iterable[str]) -> Events:
-        """Whole topics up to their ends as they are now; a topic that the log does not have holds nothing."""
+    def read(cls, log: Log, topics: Iterable[str], *, halts: dict[Partition, HaltedError] | None = None) -> Events:
+        """Whole topics up to their ends as they are now; a topic that the log does not have holds nothing. halts: takes
+        the partitions that are read up to where the log halts, for who asks for nothing behind; without, the first
+        raises."""
         wanted = set(topics)
         tables = {}
         found = []
@@ -146,7 +148,13 @@ class Events:
             found.append(state.topic)
             for one in state.partitions:
                 if one.kind is PartitionKind.LIVE or one.sealed:
-                    batches = list(log.read(one.partition, one.start))
+                    batches: list[pa.RecordBatch] = []
+                    try:
+                        batches.extend(log.read(one.partition, one.start))
+                    except HaltedError as error:
+                        if halts is None:
+                            raise
+                        halts[one.partition] = error
                     if batches:
                         tables[one.partition] = pa.Table.from_batches(batches)
         return cls(found, tables)

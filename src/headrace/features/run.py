@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.core.codec import Physical, batch_to_rows, units
-from headrace.core.errors import DefinitionError, HeadraceError, NotFoundError, StateError, did_you_mean
+from headrace.core.errors import DefinitionError, HaltedError, HeadraceError, NotFoundError, StateError, did_you_mean
 from headrace.core.expr import Expr, Source, references
 from headrace.core.kernel.state import KeyedState
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
@@ -131,13 +131,15 @@ class FeatureState:
         feed = self.feeds.get(partition)
         return None if feed is None or feed.available_at == NO_INSTANT else feed.available_at
 
-    def catch_up(self, log: Log, *, upto: Cut | None = None) -> int:
+    def catch_up(self, log: Log, *, upto: Cut | None = None, halts: dict[Partition, HaltedError] | None = None) -> int:
         """Read everything that the log holds of the topics, up to its end as it is now. Returns how many rows that
         were.
 
         upto: partitions that it holds are read below its offset only, and then stand exactly there; the others as far
-        as the log has their rows at hand, without waiting for anybody. Raises: StateError HR-0546 where a topic was
-        made anew, or the log ends before what was read of it: old rows are gone, and the state must be.
+        as the log has their rows at hand, without waiting for anybody. halts: takes the partitions that the log does
+        not read on, of those that `upto` does not hold, and the others are read; without, the first raises. Raises:
+        StateError HR-0546 where a topic was made anew, or the log ends before what was read of it: old rows are gone,
+        and the state must be; HaltedError.
         """
         count = 0
         ends = {} if upto is None else dict(upto)
@@ -150,7 +152,12 @@ class FeatureState:
                     raise _ahead(feed, held.end)
                 end = ends.get(held.partition)
                 known = held.end if upto is None else held.at_hand
-                count += self._read(log, found.topic, held, known if end is None else end)
+                try:
+                    count += self._read(log, found.topic, held, known if end is None else end)
+                except HaltedError as error:
+                    if halts is None or end is not None:
+                        raise
+                    halts[held.partition] = error
                 if end is not None:
                     feed = self._feed(held.partition, end)
                     feed.next = max(feed.next, end)

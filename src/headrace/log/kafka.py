@@ -20,18 +20,20 @@ from headrace import plugs
 from headrace.clients.kafka.define import KafkaSettings
 from headrace.clients.kafka.port import GroupOffset, KafkaClient, Outgoing, Place, Span, TopicFacts
 from headrace.core.codec import units
-from headrace.core.errors import LogError, UsageError
+from headrace.core.errors import HaltedError, LogError, UsageError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
-from headrace.core.times import Duration, Instant
+from headrace.core.times import Clock, Duration, Instant
 from headrace.log import kafka_registry as registry
 from headrace.log.changing import refuse_change
 from headrace.log.define import Payload, Topic
+from headrace.log.kafka_control import Control
 from headrace.log.kafka_derived import refuse_derived, source_of
 from headrace.log.kafka_exclusive import KafkaExclusive
 from headrace.log.kafka_feed import Seen
 from headrace.log.kafka_following import SLICE, Codecs, Following
 from headrace.log.kafka_imports import Imports, sealed_state
 from headrace.log.kafka_registry import Registered, judges_alike
+from headrace.log.kafka_restart import restart_clock
 from headrace.log.kafka_rows import (
     Stored,
     offset_of,
@@ -42,7 +44,7 @@ from headrace.log.kafka_rows import (
     versioning,
 )
 from headrace.log.kafka_sending import Sending
-from headrace.log.kafka_topics import form_settings, in_sync, kafka_settings, replicas
+from headrace.log.kafka_topics import control_settings, form_settings, in_sync, kafka_settings, replicas
 from headrace.log.plan import NEVER
 from headrace.log.port import (
     AVAILABLE_AT,
@@ -60,7 +62,8 @@ from headrace.log.port import (
     TopicState,
 )
 
-_NOT_REACHED = ("HR-0340", "HR-0341", "HR-0342")
+# No broker answered, or the partition halted: with the first row that was appended, or just before it.
+_UNSENT = ("HR-0340", "HR-0341", "HR-0342", "HR-0313", "HR-0354", "HR-0355")
 BETWEEN_CHANGES = Duration.parse("200ms")  # for another's change to be said
 CHANGES_MAX = 8  # times that others may change the registry first
 READ_BACK = Duration.parse("15s")  # for what was appended: a leader that is stopped is replaced in 6.5 s
@@ -98,10 +101,12 @@ class KafkaLog(Log):
         client: KafkaClient,
         *,
         settings: KafkaSettings,
+        clock: Clock,
         codecs: Codecs | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Makes the registry's topic where it is not there. codecs: of JSON by default. monotonic: seconds.
+        """Makes the registry's topic where it is not there. clock: the machine's, which brokers' stamps are compared
+        with and nothing is stamped by. codecs: of JSON by default. monotonic: seconds.
 
         Raises: LogError HR-0340 to HR-0342, within 10 s."""
         self._client = client
@@ -111,7 +116,15 @@ class KafkaLog(Log):
         name = settings.prefix + registry.NAME
         if name not in cluster.topics:
             self._create(name, 1, Payload.JSON, None)
-        self._following = Following(client, prefix=settings.prefix, codecs=codecs or _codecs(), monotonic=monotonic)
+        self._clock = clock
+        self._following = Following(
+            client,
+            prefix=settings.prefix,
+            codecs=codecs or _codecs(),
+            clock=clock,
+            control=Control(client, prefix=settings.prefix, clock=clock, make=self._create_control),
+            monotonic=monotonic,
+        )
         self._following.refresh()
         self._sending = Sending(client, prefix=settings.prefix)
         self._imports = Imports(
@@ -172,7 +185,10 @@ class KafkaLog(Log):
         partition, place = self._live(held)[index]
         (span,) = self._following.spans([place], fresh=False)
         feed = self._following.feeds.get(partition)
-        seen = span, None if feed is None else feed.seen(exact=exact)
+        seen = (
+            Span(self._following.begin(held, index, span.start), span.end, span.high),
+            (None if feed is None else feed.seen(exact=exact)),
+        )
         known = self._states.get(partition)
         if known is None or known[0] != seen:
             known = self._states[partition] = seen, _live_state(partition, held.topic.payload, *seen)
@@ -237,6 +253,10 @@ class KafkaLog(Log):
         settings = form_settings(form, retention, min_insync_replicas=in_sync(self._replication))
         return self._client.create(name, partitions=partitions, settings=settings)
 
+    def _create_control(self, name: str, partitions: int) -> TopicFacts:
+        settings = control_settings(min_insync_replicas=in_sync(self._replication))
+        return self._client.create(name, partitions=partitions, settings=settings)
+
     def _settings_of(self, topic: Topic) -> Mapping[str, str]:
         return kafka_settings(topic, min_insync_replicas=in_sync(self._replication))
 
@@ -254,7 +274,11 @@ class KafkaLog(Log):
         for index in range(held.topic.partitions):
             feed = self._following.feed(held.partition(index))
             (span,) = self._following.spans([feed.place], fresh=True)
-            self._following.pump_to({feed.place: span.end})
+            try:
+                self._following.pump_to({feed.place: span.end})
+            except HaltedError:
+                if feed.version < held.version:
+                    raise  # from where on it would be in force is not known
             first = held.versions[feed.version - 1]
             if feed.version < held.version and not judges_alike(first, held.topic):
                 behind.append(feed)
@@ -307,13 +331,13 @@ class KafkaLog(Log):
         try:
             return self._answers(sent, records, found, READ_BACK if patience is None else patience)
         except LogError as error:
-            if error.code not in _NOT_REACHED:
+            if error.code not in _UNSENT:
                 raise
             # Elsewhere these say that nothing was sent, and whoever relies on it would send the next before this one.
             raise LogError(
                 "HR-0311",
                 "rows were appended and could not be read back",
-                detail=error.message,
+                detail=f"{error.code} {error.message}",
                 hint="read before they are sent again; rows with an id may simply be sent again",
                 retryable=True,
             ) from error
@@ -340,6 +364,7 @@ class KafkaLog(Log):
             )
         place = self._following.place(held, index)
         if index < IMPORTS_FROM:
+            self._following.check_going(place)
             if append.available_at is not None:
                 raise UsageError(
                     "HR-0314", f"{append.partition}: rows of a live partition are available when they come"
@@ -488,7 +513,11 @@ class KafkaLog(Log):
         self._following.refresh()
         feeds = [self._following.feed(partition) for partition, _ in cut if partition.index < IMPORTS_FROM]
         spans = self._following.spans([feed.place for feed in feeds], fresh=True)
-        self._following.pump_to({feed.place: span.end for feed, span in zip(feeds, spans, strict=True)})
+        for feed, span in zip(feeds, spans, strict=True):
+            try:
+                self._following.pump_to({feed.place: span.end})
+            except HaltedError:
+                pass  # `read` says so to who reads there
 
     def _moved(self, cut: Cut) -> bool:
         feeds = self._following.feeds
@@ -500,6 +529,39 @@ class KafkaLog(Log):
         live = {held.partition(index) for held in there for index in range(held.topic.partitions)}
         sealed = [(held, one) for held in there for one in held.imports if one.sealed]
         return live | {held.partition(one.first + number) for held, one in sealed for number in range(one.partitions)}
+
+    # --- clocks ---
+
+    def halted(self) -> Mapping[Partition, HaltedError]:
+        return self._following.looked().halted()
+
+    def unfit(self, *, fresh: bool = True) -> LogError | None:
+        return (self._following.looked() if fresh else self._following.halts).unfit()
+
+    def keep_anchors(self) -> int:
+        """Write down where later readers may begin of the partitions that are followed (docs/KAFKA.md K5); how many
+        places. To be called every minute or so by who follows for long. Raises: LogError; then later calls write on."""
+        self._open()
+        found = self._following.anchored()
+        self._sending.send(found)
+        return len(found)
+
+    def restart_clock(self, topic: str) -> Instant:
+        """An operator's word that append instants ran ahead, or were a producer's: the rows of each halted partition,
+        from where it halted to its end, count as stamped now (SEMANTICS 1.2). Returns that instant. Without a halted
+        partition nothing is done.
+
+        Raises: LogError HR-0354 (it is this machine's clock that is wrong), HR-0357 (not now, and why), HR-0356 (the
+        topic is still not stamped by its brokers), NotFoundError HR-0302."""
+        self._open()
+        return restart_clock(self._following, topic, clock=self._clock, change=self._change)
+
+    def altered(self) -> tuple[LogError, ...]:
+        """What was altered in the cluster by hand, of all topics of this log: HR-0346, HR-0356. Cost: a request a
+        topic."""
+        self._open()
+        self._following.refresh()
+        return tuple(self._following.altered())
 
     # --- imports ---
 

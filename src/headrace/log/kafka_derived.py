@@ -124,6 +124,11 @@ class DerivedFeed(Feed):
 
     _newest: dict[int, int] | None = None  # by live partition of the source
 
+    @property
+    def stamped(self) -> bool:
+        """Its rows say themselves when they came: their source's reader has judged that."""
+        return False
+
     def _read(self, topic: Topic, records: Sequence[Record]) -> tuple[pa.RecordBatch | None, Sequence[Unreadable]]:
         batch, unreadable = derived_rows(topic, self._codec(topic), records, form=self.form)
         if not batch.num_rows:

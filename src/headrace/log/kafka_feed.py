@@ -20,9 +20,11 @@ from headrace.clients.kafka.port import Place, Record
 from headrace.core.codec import partitions_of
 from headrace.core.points import Partition
 from headrace.core.schema import Schema
-from headrace.log.define import Partitioning, Topic
+from headrace.core.times import Instant
+from headrace.log.define import Clock, Partitioning, Topic
 from headrace.log.kafka_registry import Registered
-from headrace.log.kafka_rows import Decoded, Verdicts, decoded, offset_of, position, version_of
+from headrace.log.kafka_rows import Decoded, Verdicts, decoded, offset_of, position, restamped, version_of
+from headrace.log.kafka_topics import ANCHOR_EVERY
 from headrace.log.plan import NEVER, Judge, Judged
 from headrace.log.port import OFFSET, SOURCE_COLUMNS, SYSTEM_COLUMNS, EventCodec, Unreadable, Verdict
 
@@ -47,11 +49,20 @@ class Seen(NamedTuple):
     available_at: int
 
 
+class Anchor(NamedTuple):
+    """A record at which a reader may begin: its Kafka offset, the running maximum before it (microseconds), the version
+    in force there."""
+
+    offset: int
+    maximum: int
+    version: int
+
+
 class Feed:
     """Records of one partition, from its first that is kept on, each given once and in order.
 
-    next: the Kafka offset up to which everything was given. end: the position behind the newest row. available_at: the
-    running maximum. tail_from: rows from this position on are in memory.
+    begin: the Kafka offset from which on all is judged; next: up to which all was given. end: the position
+    behind the newest row. available_at: the running maximum. tail_from: rows from this position on are in memory.
 
     What is given is judged when somebody asks: single records come a thousand times a second, and a batch of them costs
     little more than one.
@@ -67,16 +78,20 @@ class Feed:
         codec: Codec,
         known: Known,
         lock: AbstractContextManager[object],
+        anchor: Anchor | None = None,
     ) -> None:
         """held: as it is now; the log replaces it when the topic changes. known: of a version that may be newer. lock:
-        of the log, which may be held already: who gives and who asks are threads of their own."""
+        of the log, which may be held already: who gives and who asks are threads of their own. anchor: where the first
+        row is read, if not at the partition's first."""
         self.partition: Partition = held.partition(index)
         self.place = place
         self.held = held
         self.form = held.topic.payload
-        self.next = start
+        start = start if anchor is None else anchor.offset
+        self.begin = self.next = start
         self._end = self._tail_from = position(self.form, start)
-        self._available_at = int(NEVER)
+        self._available_at = int(NEVER) if anchor is None else anchor.maximum
+        self._anchors: list[Anchor] = []  # passed since the log took them
         self._unreadable: list[Unreadable] = []
         self._unreadable_count = 0
         self._lock = lock
@@ -84,18 +99,37 @@ class Feed:
         self._judging = False
         self._codec = codec
         self._known = known
-        self._version = held.first_version(index)
+        self._version = held.first_version(index) if anchor is None else anchor.version
         self._judge = Judge(known(self._version))
-        self._marks: list[tuple[int, int, int]] = [(start, int(NEVER), self._version)]
+        self._judge.begin(index, Instant(self._available_at))
+        self._marks: list[tuple[int, int, int]] = [(start, self._available_at, self._version)]
         self._by_id: tuple[list[int], list[int]] = ([], [])  # positions, verdicts: of the rows whose id or key decided
         self._firsts: list[int] = []
         self._tail: list[pa.RecordBatch] = []
         self._tail_rows = 0
 
+    # --- what counts ---
+
+    @property
+    def stamped(self) -> bool:
+        """Whether rows are judged by when their broker says that they came."""
+        return self.held.topic.clock is Clock.WALL
+
+    def restarted(self, offset: int) -> bool:
+        """Whether an operator's event says when the record there came."""
+        index = self.partition.index
+        return any(each.partition == index and each.begin <= offset < each.end for each in self.held.restarts)
+
+    def counted(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Records with the stamps that count."""
+        if not self.held.restarts:
+            return records
+        return restamped(records, [each for each in self.held.restarts if each.partition == self.partition.index])
+
     # --- following ---
 
     def take(self, records: Sequence[Record], next: int) -> None:
-        """What was fetched from `next` on, and where that ended."""
+        """What was fetched from `next` on, as `counted`, and where that ended."""
         with self._lock:
             self._given += records
             self.next = next
@@ -150,6 +184,7 @@ class Feed:
         if not found.rows.num_rows:
             return None, found.unreadable
         judged = self._judged(topic, found)
+        self._anchor(topic, found, judged)
         self._available_at = max(self._available_at, int(judged.available_at[-1]))
         odd = np.flatnonzero(np.isin(judged.verdicts, _BY_ID))
         self._by_id[0].extend(found.positions[odd].tolist())
@@ -172,6 +207,17 @@ class Feed:
         everything.verdicts[~misplaced] = judged.verdicts
         everything.verdicts[misplaced] = Verdict.MISPLACED
         return everything
+
+    def _anchor(self, topic: Topic, found: Decoded, judged: Judged) -> None:
+        """The rows with which a minute of available_at begins; all rows of a record came at one instant."""
+        minute, available = ANCHOR_EVERY.micros, judged.available_at
+        if topic.retention is None or int(available[-1]) // minute == self._available_at // minute:
+            return
+        before = np.concatenate([[self._available_at], available[:-1]])
+        for row in np.flatnonzero(available // minute != before // minute).tolist():
+            if before[row] != NEVER:
+                at = offset_of(self.form, int(found.positions[row]))
+                self._anchors.append(Anchor(at, int(before[row]), self._version))
 
     def _count(self, unreadable: Sequence[Unreadable]) -> None:
         self._unreadable_count += len(unreadable)
@@ -197,6 +243,13 @@ class Feed:
                 self._settle()
             end = position(self.form, self.next) if self._given else self._end
             return Seen(self.next, end, self._available_at)
+
+    def passed(self) -> list[Anchor]:
+        """Records at which later readers may begin, since it was asked last."""
+        with self._lock:
+            self._settle()
+            found, self._anchors = self._anchors, []
+            return found
 
     @property
     def end(self) -> int:
@@ -252,7 +305,7 @@ class Feed:
     def again(self, records: Sequence[Record], maximum: int, version: int) -> tuple[list[pa.RecordBatch], int, int]:
         """Batches of records that were judged before, the running maximum and the version behind them."""
         batches = []
-        runs = list(by_version(records, version))
+        runs = list(by_version(self.counted(records), version))
         for version, some in runs:
             topic = self._known(version)
             found = decoded(topic, self._codec(topic), some, form=self.form, judged=False)

@@ -15,16 +15,21 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from headrace.clients.kafka.port import Cluster, Fetched, Fetcher, KafkaClient, Place, Record, Span
+from headrace.clients.kafka.port import Cluster, Fetched, Fetcher, KafkaClient, Outgoing, Place, Record, Span
 from headrace.core.errors import LogError, NotFoundError, did_you_mean
 from headrace.core.points import IMPORTS_FROM, Partition
-from headrace.core.times import ZERO, Duration
+from headrace.core.times import ZERO, Clock, Duration
 from headrace.log import kafka_registry as registry
-from headrace.log.define import Topic
+from headrace.log.define import Payload, Topic
+from headrace.log.kafka_altered import altered, deleted, refused, widened
+from headrace.log.kafka_control import NAME as CONTROL
+from headrace.log.kafka_control import Control, anchor_slots
 from headrace.log.kafka_derived import DerivedFeed, unbound
-from headrace.log.kafka_feed import Feed, conformed, with_system
+from headrace.log.kafka_feed import Anchor, Feed, conformed, with_system
+from headrace.log.kafka_halts import Halts
 from headrace.log.kafka_registry import Import, Registered, Registry
 from headrace.log.kafka_rows import decoded, offset_of, position
+from headrace.log.kafka_topics import control_settings, form_settings, kafka_settings
 from headrace.log.plan import Judged
 from headrace.log.port import OFFSET, EventCodec
 
@@ -66,20 +71,34 @@ class Following:
     """What this process has read of the log. Any thread may call; one fetches at a time."""
 
     def __init__(
-        self, client: KafkaClient, *, prefix: str, codecs: Codecs, monotonic: Callable[[], float] = time.monotonic
+        self,
+        client: KafkaClient,
+        *,
+        prefix: str,
+        codecs: Codecs,
+        clock: Clock,
+        control: Control,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """monotonic: seconds, by which patience ends where others' records come and come."""
         self.client = client
+        self.halts = Halts(clock, ask=control.ask, leader=control.leader)
         self.prefix = prefix
         self.lock = FairLock()
         self.registry = Registry()
         self.registry_place = Place(prefix + registry.NAME, 0)
         self.feeds: dict[Partition, Feed] = {}
+        self._clock = clock
+        self._control = control
+        self._waiting: dict[Place, list[Fetched]] = {}  # what may not be taken before the registry was read
+        self._settling = False
         self._codecs = codecs
         self._monotonic = monotonic
         self._made_codecs: dict[tuple[str, bool], tuple[Topic, EventCodec]] = {}
         self._by_place: dict[Place, Feed] = {}
         self._spans: dict[Place, Span] = {}
+        self._settled: set[str] = set()  # ids of topics whose settings were looked at
+        self._begins: dict[tuple[str, int, int], int] = {}  # of partitions that are not followed, by what is kept
         self._fetcher: Fetcher = client.fetcher()
         self._registry_next = client.spans([self.registry_place])[0].start
         self._fetcher.seek(self.registry_place, self._registry_next)
@@ -92,10 +111,14 @@ class Following:
 
     def refresh(self) -> None:
         """Read the registry to its stable end."""
+        now = self._clock.now()
         self.pump_to({self.registry_place: self.client.spans([self.registry_place])[0].end})
+        with self.lock:
+            self.halts.checked = now
 
     def look(self) -> None:
         """`refresh`, and the spans of all live partitions, by one call where the registry says nothing new."""
+        now = self._clock.now()
         with self.lock:
             before = dict(self.registry.topics)
         live = [self.place(held, index) for held in before.values() for index in range(held.topic.partitions)]
@@ -106,6 +129,7 @@ class Following:
             found = self.client.spans(places[:1])
         self.pump_to({self.registry_place: found[0].end})
         with self.lock:
+            self.halts.checked = now
             if len(found) == len(places) and self.registry.topics == before:
                 self._spans.update(zip(places, found, strict=True))
                 return
@@ -166,8 +190,14 @@ class Following:
             held = self.find(partition)
             place = self.place(held, partition.index)
             self.check_id(held, self.client.cluster(self.prefix))
-            start = self.client.spans([place])[0].start
+            if held.kafka_id not in self._settled:
+                self.check_settings(held)
+                self._settled.add(held.kafka_id)
             derived = held.topic.derivation is not None
+            start = self.client.spans([place])[0].start
+            if (error := deleted(held, place, start)) is not None:
+                raise error
+            anchor = None if derived else self._anchor(held, partition.index, start)
             made = (DerivedFeed if derived else Feed)(
                 held,
                 partition.index,
@@ -176,13 +206,85 @@ class Following:
                 codec=lambda topic: self.codec(unbound(topic) if derived else topic, live=not derived),
                 known=lambda version: self._definition(partition.topic, version),
                 lock=self.lock,
+                anchor=anchor,
             )
             self.feeds[partition] = self._by_place[place] = made
-            self._fetcher.seek(place, start)
+            self._fetcher.seek(place, made.next)
             return made
 
+    def _anchor(self, held: Registered, index: int, start: int) -> Anchor | None:
+        """Where a reader begins of a partition that lost its first records; at what is kept, where nobody said more."""
+        if start == 0 or not anchor_slots(held.topic):
+            return None
+        return self._control.begin(held.kafka_id, index, start, self.fetched)
+
+    def begin(self, held: Registered, index: int, start: int) -> int:
+        """The first Kafka offset of a live partition that is read. start: that is kept."""
+        feed = self.feeds.get(held.partition(index))
+        if feed is not None:
+            return max(feed.begin, start)
+        if held.topic.derivation is not None:
+            return start
+        known = self._begins.get((held.kafka_id, index, start))
+        if known is None:
+            anchor = self._anchor(held, index, start)
+            known = self._begins[held.kafka_id, index, start] = start if anchor is None else anchor.offset
+        return known
+
+    def anchored(self) -> list[Outgoing]:
+        """What is to be written down of the partitions that are followed."""
+        with self.lock:
+            passed = [(feed, anchors) for feed in self.feeds.values() if (anchors := feed.passed())]
+        found = []
+        for feed, anchors in passed:
+            id, index, slots = feed.held.kafka_id, feed.partition.index, anchor_slots(feed.held.topic)
+            self._control.learn(id, index, self.fetched)
+            said = [self._control.anchored(id, index, each, slots=slots) for each in anchors[-slots:] if slots]
+            found += [each for each in said if each is not None]
+        return found
+
+    def check_settings(self, held: Registered) -> None:
+        """Raises: LogError HR-0356 where a setting would change what rows are."""
+        name = self.prefix + held.topic.name
+        if (error := refused(name, kafka_settings(held.topic), self._settings(name))) is not None:
+            raise error
+
+    def _settings(self, name: str) -> Mapping[str, str]:
+        """As the cluster says them; none where this user may not ask."""
+        try:
+            return self.client.settings(name)
+        except LogError as error:
+            if error.code == "HR-0342":
+                return {}
+            raise
+
+    def altered(self) -> Iterator[LogError]:
+        """What was altered by hand, of all topics."""
+        cluster = self.client.cluster(self.prefix)
+        for held in self.registry.topics.values():
+            try:
+                self.check_id(held, cluster)
+            except LogError as wrong:
+                yield wrong
+                continue
+            name = self.prefix + held.topic.name
+            yield from altered(name, kafka_settings(held.topic), self._settings(name))
+            places = [self.place(held, index) for index in range(held.topic.partitions)]
+            for place, span in zip(places, self.client.spans(places), strict=True):
+                if (error := deleted(held, place, span.start)) is not None:
+                    yield error
+            for made in held.imports:
+                wanted = form_settings(made.form, None, min_insync_replicas=1)
+                if made.kafka_topic in cluster.topics:
+                    yield from altered(made.kafka_topic, wanted, self._settings(made.kafka_topic))
+        wanted = form_settings(Payload.JSON, None, min_insync_replicas=1)
+        yield from altered(self.registry_place.topic, wanted, self._settings(self.registry_place.topic))
+        control = self.prefix + CONTROL
+        if control in cluster.topics:
+            yield from altered(control, control_settings(min_insync_replicas=1), self._settings(control))
+
     def check_id(self, held: Registered, cluster: Cluster) -> None:
-        """Raises: LogError HR-0346."""
+        """Raises: LogError HR-0346, HR-0356 where it has other partitions than were declared."""
         facts = cluster.topics.get(self.prefix + held.topic.name)
         if facts is None or facts.id != held.kafka_id:
             raise LogError(
@@ -193,6 +295,8 @@ class Following:
                 hint="what it held is gone; headrace topics drop, then headrace apply, begin it anew",
                 topic=held.topic.name,
             )
+        if (error := widened(held, facts)) is not None:
+            raise error
 
     def _definition(self, topic: str, version: int) -> Topic:
         """A version's definition; one that is newer than what was read of the registry is read now."""
@@ -203,10 +307,32 @@ class Following:
     def pump(self, timeout: Duration = ZERO) -> bool:
         """Fetch once; whether anything came."""
         with self.lock:
+            self._resume()
             found = self._fetcher.fetch(timeout=timeout, records_max=RECORDS)
             for one in found:
                 self._take(one)
+            if self._waiting and not self._settling:
+                self._settle()
             return bool(found)
+
+    def check_going(self, place: Place) -> None:
+        """Raises: where a partition is not read on, why (log/kafka_clock.py)."""
+        if (error := self.looked().error(place)) is not None:
+            raise error
+
+    def looked(self) -> Halts:
+        """What halts now: whose time has come goes on, as does what an operator restarted, and the brokers' clocks are
+        asked now and then."""
+        if self.halts:
+            try:
+                self.pump()
+            except LogError:
+                pass  # who reads is told; what halted before does still
+        return self.halts
+
+    def _resume(self) -> None:
+        for halt in self.halts.resumed() if self.halts else ():
+            self._fetcher.seek(halt.place, halt.offset)
 
     def pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
         """Fetch until each partition is read up to a Kafka offset; between two fetches others have their turn. Raises:
@@ -221,6 +347,10 @@ class Following:
                 waited += int((self._monotonic() - began) * 1e6)
             else:
                 waited, timeout = waited + timeout.micros, SLICE
+            for place in missing:
+                error = self.halts.error(place)
+                if error is not None and self._next(place) < targets[place]:
+                    raise error
             if waited > patience.micros:
                 place = missing[0]
                 raise unread(place, f"expected to reach offset {targets[place]}, at {self._next(place)}", patience)
@@ -249,22 +379,60 @@ class Following:
     def _take(self, one: Fetched) -> None:
         if one.place == self.registry_place:
             for record in one.records:
-                if self.registry.take(record.value or b""):
+                if self.registry.take(record.value or b"", record.timestamp):
                     self._changed()
             self._registry_next = one.next
             return
         feed = self._by_place.get(one.place)
-        if feed is not None:
-            feed.take(one.records, one.next)
+        if feed is None:
+            return
+        if one.place in self._waiting:
+            self._waiting[one.place].append(one)
+        elif (rest := self._taken(feed, one)) is not None:
+            self._waiting[one.place] = [rest]
+
+    def _taken(self, feed: Feed, one: Fetched) -> Fetched | None:
+        """Take what may be taken; the rest."""
+        records, rest = self.halts.split(feed, one)
+        feed.take(records, one.next if rest is None else rest.records[0].offset)
+        return rest
+
+    def _settle(self) -> None:
+        """What waits is taken, or its partition halts. Raises: LogError where the registry cannot be read; then what
+        waits is fetched again."""
+        self._settling = True
+        try:
+            if self.halts.unchecked(stash[0] for stash in self._waiting.values()):
+                self.refresh()
+        except LogError:
+            waiting, self._waiting = self._waiting, {}
+            for place in waiting:
+                if place in self._by_place:
+                    self._fetcher.seek(place, self._by_place[place].next)
+            raise
+        finally:
+            self._settling = False
+        waiting, self._waiting = self._waiting, {}
+        for place, stash in waiting.items():
+            feed = self._by_place.get(place)
+            for one in stash if feed is not None else ():
+                assert feed is not None
+                if (rest := self._taken(feed, one)) is not None:
+                    self._fetcher.drop(place)
+                    self.halts.halt(feed, rest)
+                    break
 
     def _changed(self) -> None:
         """The registry moved: feeds see their topics as they are now, those of dropped ones end."""
         for partition, feed in list(self.feeds.items()):
             held = self.registry.topics.get(partition.topic)
             if held is not None and held.incarnation == partition.incarnation:
-                feed.held = held
+                if (over := self.halts.changed(feed, held)) is not None:
+                    self._fetcher.seek(feed.place, over.offset)
             else:
                 del self.feeds[partition], self._by_place[feed.place]
+                self._waiting.pop(feed.place, None)
+                self.halts.dropped(feed.place)
                 self._fetcher.drop(feed.place)
 
     # --- reading ---
@@ -283,11 +451,12 @@ class Following:
         span = self._spans.get(place)
         if end is None or span is None or feed.next < offset_of(feed.form, end - 1) + 1:
             span = self.spans([place], fresh=True)[0]
-        if at < position(feed.form, span.start):
+        first = position(feed.form, max(span.start, feed.begin))
+        if at < first:
             raise LogError(
                 "HR-0303",
                 f"{partition}: offset {at} is no longer kept",
-                detail=f"the first that is: {position(feed.form, span.start)}",
+                detail=f"the first that is: {first}",
                 hint="a state that needs it is built anew; keep the topic longer (retention)",
                 partition=str(partition),
             )

@@ -4,6 +4,9 @@ The one idea: the registry is a topic of one partition, folded by every process 
 was made from; of two changes made from the same state the first in the log counts, the other is void, and who made it
 looks again. So no lock is needed, and no process is more right than another.
 
+An operator's word that a clock was wrong is said here too (`Restart`), not in the partition: it is about rows that lie
+before it, and who reads them must know it by then.
+
 A topic is bound to the id that Kafka gave the topic that holds its rows: one that was made anew under the same name, by
 whomever, is another topic. From where on a partition a definition is in force is said in the partition itself, by a
 record without a value (log/kafka_rows.py:VERSION), so that all who read it judge alike.
@@ -12,18 +15,33 @@ record without a value (log/kafka_rows.py:VERSION), so that all who read it judg
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from headrace.core.errors import LogError, LogFormatError
 from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.times import Duration
 from headrace.log.codec import topic_from_json, topic_to_json
 from headrace.log.define import Payload, Topic
 
 NAME = "headrace.topics"  # behind the log's prefix
+# Between an operator's look at the clock and the registry's leader having the event. Later, or where these two clocks
+# differ by more, it is void: readers whose clocks are right may have gone on meanwhile.
+SAID_WITHIN = Duration.parse("1m")
 # Of imports, each with as many partitions as its topic: what is left of the 2**16 that an order key has room for.
 IMPORT_PARTITIONS_MAX = (1 << 16) - IMPORTS_FROM - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """An operator's event: records of a live partition from `begin` to below `end`, Kafka offsets, count as stamped at
+    `at`, milliseconds (SEMANTICS 1.2)."""
+
+    partition: int
+    begin: int
+    end: int
+    at: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +73,7 @@ class Registered:
     versions: tuple[Topic, ...]
     imports: tuple[Import, ...] = ()
     source: int | None = None
+    restarts: tuple[Restart, ...] = ()
 
     @property
     def topic(self) -> Topic:
@@ -88,11 +107,11 @@ class Registry:
     dropped: set[str] = field(default_factory=set)  # ids of Kafka topics that nobody reads any more
     void: int = 0
 
-    def take(self, value: bytes) -> bool:
-        """Raises: LogFormatError HR-0305 for what this version cannot read."""
+    def take(self, value: bytes, stamp: int) -> bool:
+        """stamp: the record's, milliseconds. Raises: LogFormatError HR-0305 for what this version cannot read."""
         try:
             said = json.loads(value)
-            counts = self._taken(said)
+            counts = self._taken(said, stamp)
         except (ValueError, KeyError, TypeError) as error:
             raise LogFormatError(
                 "HR-0305", "the registry of topics cannot be read", detail=f"{type(error).__name__}: {error}"
@@ -100,7 +119,7 @@ class Registry:
         self.void += not counts
         return counts
 
-    def _taken(self, said: Mapping[str, Any]) -> bool:
+    def _taken(self, said: Mapping[str, Any], stamp: int) -> bool:
         name = said["topic"]
         held = self.topics.get(name)
         if said["event"] == "declare":
@@ -116,6 +135,8 @@ class Registry:
                 return self._imported(name, held, said)
             case "seal":
                 return self._sealed(name, held, said)
+            case "restart":
+                return self._restarted(name, held, said, stamp)
         raise ValueError(f"unknown event {said['event']!r}")
 
     def _declared(self, name: str, held: Registered | None, said: Mapping[str, Any]) -> bool:
@@ -156,6 +177,14 @@ class Registry:
             return False
         done = replace(found, ends=tuple(said["ends"]), rows=tuple(said["rows"]))
         self.topics[name] = replace(held, imports=tuple(done if one is found else one for one in held.imports))
+        return True
+
+    def _restarted(self, name: str, held: Registered, said: Mapping[str, Any], stamp: int) -> bool:
+        made = tuple(Restart(**each) for each in said["restarts"])
+        late = any(abs(stamp - each.at) > SAID_WITHIN.micros // 1_000 for each in made)
+        if late or any(a.partition == b.partition and a.begin < b.end for a in made for b in held.restarts):
+            return False  # of two for the same rows the first counts
+        self.topics[name] = replace(held, restarts=(*held.restarts, *made))
         return True
 
 
@@ -204,6 +233,14 @@ def sealing(held: Registered, import_id: str, *, ends: tuple[int, ...], rows: tu
     said = {
         "event": "seal", "topic": held.topic.name, "incarnation": held.incarnation, "import_id": import_id,
         "ends": ends, "rows": rows,
+    }  # fmt: skip
+    return _text(said)
+
+
+def restarting(held: Registered, restarts: Sequence[Restart]) -> bytes:
+    said = {
+        "event": "restart", "topic": held.topic.name, "incarnation": held.incarnation,
+        "restarts": [asdict(each) for each in restarts],
     }  # fmt: skip
     return _text(said)
 

@@ -22,6 +22,7 @@ from headrace.core.codec import key_bytes, rows_to_batch, units
 from headrace.core.errors import SchemaError
 from headrace.core.schema import Schema
 from headrace.log.define import Payload, Topic
+from headrace.log.kafka_registry import Restart
 from headrace.log.port import EventCodec, Row, Unreadable
 
 # A position has 42 bits (features/online.py): 2**26 records of at most 2**16 rows each.
@@ -140,6 +141,17 @@ def version_of(record: Record) -> int | None:
         return None
     said = dict(record.headers).get(VERSION)
     return None if said is None else int.from_bytes(said, "big")
+
+
+def restamped(records: Sequence[Record], restarts: Sequence[Restart]) -> Sequence[Record]:
+    """As they count where an operator restarted a clock. restarts: of their partition."""
+    for each in restarts:
+        if records and records[0].offset < each.end and records[-1].offset >= each.begin:
+            records = [
+                record._replace(timestamp=each.at) if each.begin <= record.offset < each.end else record
+                for record in records
+            ]
+    return records
 
 
 def rows_before(record: Record) -> int:

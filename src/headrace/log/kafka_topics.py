@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from headrace.core.times import Duration
 from headrace.log.define import Payload, Topic
 
+# Of available_at: between two records at which a reader may begin after retention took the first (docs/KAFKA.md K5).
+ANCHOR_EVERY = Duration.parse("1m")
 # Of one batch in Kafka, compressed. JSON: Kafka's own default, rounded to what people say; a larger event is no fact
 # but a file. ARROW: a batch of 2**16 rows of 100 bytes, the most that one record may hold.
 RECORD_BYTES_MAX: Mapping[Payload, int] = {Payload.JSON: 1 << 20, Payload.ARROW: 8 << 20}
@@ -24,9 +26,11 @@ def kafka_settings(topic: Topic, *, min_insync_replicas: int = 1) -> Mapping[str
 
     Nothing is compacted away: a log's rows keep their offsets, and what a view read can be read again. The time of a
     record is its broker's, which readers fold into available_at (docs/KAFKA.md K5). Retention in milliseconds is
-    rounded up: a row is kept at least as long as declared.
+    rounded up, and has what lies before the first record at which a reader may begin: a row can be read at least as
+    long as declared.
     """
-    settings = form_settings(topic.payload, topic.retention, min_insync_replicas=min_insync_replicas)
+    kept = None if topic.retention is None else Duration(topic.retention.micros + ANCHOR_EVERY.micros)
+    settings = form_settings(topic.payload, kept, min_insync_replicas=min_insync_replicas)
     return settings if topic.derivation is None else {**settings, "max.message.bytes": str(DERIVED_BYTES_MAX)}
 
 
@@ -40,6 +44,13 @@ def form_settings(form: Payload, retention: Duration | None, *, min_insync_repli
         "retention.bytes": "-1",  # a limit in bytes would delete what the definition says is kept
         "retention.ms": "-1" if retention is None else str(-(-retention.micros // 1000)),
     }
+
+
+def control_settings(*, min_insync_replicas: int) -> Mapping[str, str]:
+    """Of the topic that keeps what brokers' clocks and running maxima were (log/kafka_control.py): the newest of each
+    key."""
+    settings = form_settings(Payload.JSON, None, min_insync_replicas=min_insync_replicas)
+    return {**settings, "cleanup.policy": "compact"}
 
 
 def replicas(asked: int, *, brokers: int) -> int:

@@ -25,7 +25,7 @@ from headrace.core.codec import Physical, rows_to_batch, units
 from headrace.core.errors import LogError
 from headrace.core.points import IMPORTS_FROM
 from headrace.core.schema import Kind
-from headrace.core.times import Instant
+from headrace.core.times import Duration, Instant
 from headrace.log.define import Clock, Topic
 from headrace.log.identity import (
     UNKNOWN,
@@ -43,6 +43,8 @@ Booleans: TypeAlias = npt.NDArray[np.bool_]
 Rows: TypeAlias = pa.RecordBatch | Sequence[tuple[Physical, ...]]
 
 NEVER = Instant(-62_135_596_800_000_000)  # the running maximum of a partition that holds nothing: year 1
+# SEMANTICS 1.2: an append instant further above the reader's clock halts its partition
+AHEAD_MAX = Duration.parse("5m")
 # Some 3 us a row; above it, the 280 us that an Arrow batch of any size costs are soon less.
 ROWS_ONE_BY_ONE_MAX = 64  # mutation: both ways judge alike
 # Ids in a segment before the next is begun; growing one of this size takes some 40 ms.
@@ -110,6 +112,10 @@ class Judge:
     def running_maximum(self, partition: int) -> Instant:
         """The available_at of the partition's newest row; NEVER where it has none."""
         return Instant(self._maxima.get(partition, NEVER))
+
+    def begin(self, partition: int, maximum: Instant) -> None:
+        """The running maximum of a partition, of which no row was judged yet, where what lies before is gone."""
+        self._maxima[partition] = maximum
 
     # --- judging ---
 

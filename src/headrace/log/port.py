@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.core.errors import UsageError
+from headrace.core.errors import HaltedError, LogError, UsageError
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Duration, Instant
 from headrace.log.define import Payload, Topic
@@ -328,6 +328,16 @@ class Log(ABC):
             detail="one process owns it and reads all of its partitions, so no view needs them",
             hint='name a Kafka cluster in headrace.toml: log = "kafka://HOST:PORT"',
         )
+
+    def halted(self) -> Mapping[Partition, HaltedError]:
+        """Partitions that this log does not read on, as far as it has read, with what `read` and `append` raise for
+        them; the others go on."""
+        return {}
+
+    def unfit(self, *, fresh: bool = True) -> LogError | None:
+        """Why nothing that this process reads may be decided on: its clock is wrong, or may be. None where all is
+        well. fresh: False says what was known last, without a round trip."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

@@ -23,11 +23,11 @@ from headrace.core.codec import INSTANT_MAX
 from headrace.core.errors import LogError, NotFoundError, did_you_mean
 from headrace.core.points import Cut, Partition
 from headrace.core.schema import Kind, Schema
-from headrace.core.times import Clock, Duration, Instant, iso
+from headrace.core.times import Clock, Instant, iso
 from headrace.log import define
 from headrace.log.codec import topic_from_json
 from headrace.log.define import Topic
-from headrace.log.plan import NEVER
+from headrace.log.plan import AHEAD_MAX, NEVER
 from headrace.log.port import PartitionKind, PartitionState, TopicState
 from headrace.log.sqlite_entry import (
     ENTRY_ROWS,
@@ -41,9 +41,6 @@ from headrace.log.sqlite_entry import (
 )
 from headrace.log.sqlite_file import OFFSET_BITS, connect_reader, corrupt, key, translated
 
-AHEAD_MAX = Duration.parse(
-    "5m"
-)  # SEMANTICS 1.2: an append instant further above the reader's clock halts its partition
 CHUNK_BYTES = 32 << 20  # what one transaction of a read collects at most before it yields
 _CLASSES: dict[Kind, type] = {
     Kind.STRING: str, Kind.INT64: int, Kind.FLOAT64: float, Kind.BOOLEAN: bool,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from headrace.core.errors import HeadraceError
 from headrace.log.backup import Finding
+from headrace.runtime.opening import altered_of
 from headrace.runtime.project import Project
 
 
@@ -25,7 +26,7 @@ class Checked:
 
 def check_project(project: Project) -> Checked:
     """Each finding with the command that mends it. Cost: loads every decision's model. Raises: LogError."""
-    findings: list[Finding] = []
+    findings = [Finding(serious=True, text=said(error)) for error in altered_of(project.log)]
     steps = project.plan()
     if steps:
         first = steps[0]

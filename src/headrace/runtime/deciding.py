@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def make_decider(project: Project, name: str, address: str | None, *, clock: Clock) -> Decider | OwnedDecider:
     """As `Project.decider`."""
     decision, log = project.definitions.decision(name), project.log
-    version, features = project.version(name), project.state(decision.views)
+    # What halts keeps no other partition from being decided; who decides looks again, and says so.
+    version, features = project.version(name), project.state(decision.views, halts={})
     validate, recompute = validator(decision.request), recompute_with(log, project.compile)
     if not log.capabilities.shared:
         return Decider(log, version, features=features, validate=validate, recompute=recompute, clock=clock)

@@ -8,6 +8,7 @@ from pathlib import Path
 from headrace import plugs
 from headrace.clients.kafka.define import KafkaSettings
 from headrace.clients.kafka.port import KafkaClient
+from headrace.core.errors import LogError
 from headrace.core.times import Clock
 from headrace.log.kafka import KafkaLog
 from headrace.log.port import Log
@@ -24,7 +25,7 @@ def open_log_of(url: str, folder: Path, *, clock: Clock, role: Role, environ: Ma
     settings = KafkaSettings.parse(url)
     make = plugs.load("kafka client", "confluent")
     client: KafkaClient = make(settings, environ)  # type: ignore[operator]  # the class that the plug names
-    return KafkaLog(client, settings=settings)
+    return KafkaLog(client, settings=settings, clock=clock)
 
 
 def origin_of(log: Log) -> str:
@@ -39,5 +40,17 @@ def ownership_of(
     assert isinstance(log, KafkaLog), "only a cluster's log is shared"
     settings = log.settings
     return Ownership(
-        log.client, prefix=settings.prefix, session=settings.session_timeout, name=name, topics=topics, owners=owners
+        log.client,
+        prefix=settings.prefix,
+        session=settings.session_timeout,
+        name=name,
+        topics=topics,
+        owners=owners,
+        unfit=log.unfit,
+        keep=log.keep_anchors,
     )
+
+
+def altered_of(log: Log) -> tuple[LogError, ...]:
+    """What somebody altered by hand of a log's topics (`KafkaLog.altered`); a file's cannot be. Raises: LogError."""
+    return log.altered() if isinstance(log, KafkaLog) else ()

@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from headrace.clients.kafka.port import KafkaClient, Member, Place
-from headrace.core.errors import HeadraceError, LogError
+from headrace.core.errors import HaltedError, HeadraceError, LogError
 from headrace.core.times import Duration
 
 GROUP = "headrace.serve"  # behind the log's prefix
 POLL = Duration.parse("250ms")  # between two signs of life: many in a session timeout
+KEEP_SECONDS = 60.0
 MEASURE_SECONDS = 5.0  # between two looks at the stable offsets
 RETRY_SECONDS = 0.5  # after a claim that failed, or was lost while the group still gives the partition
 # Between two times that what others own is read: as a rule, and where a request found nobody.
@@ -56,16 +57,22 @@ class Ownership:
         session: Duration,
         topics: Mapping[str, str],
         owners: Callable[[], Mapping[str, Owner]],
+        unfit: Callable[[], LogError | None] = lambda: None,
+        keep: Callable[[], object] = lambda: None,
     ) -> None:
         """name: the address that others send requests to. session: after which the group gives a silent member's
-        partitions to others. topics: decision -> its requests' topic. owners: decision ->
-        what decides it now."""
+        partitions to others. topics: decision -> its requests' topic. owners: decision -> what decides it now. unfit:
+        why this process may decide nothing; then it leaves the group until it may. keep: called every minute; writes
+        down what later readers need (docs/KAFKA.md K5)."""
         self._client = client
         self._prefix = prefix
         self._name = name
         self._session = session
         self._topics = dict(topics)
         self._owners = owners
+        self._unfit = unfit
+        self._keep = keep
+        self._kept = time.monotonic()
         self._member: Member | None = None
         self._given: frozenset[Place] = frozenset()
         self._wake = threading.Event()
@@ -81,8 +88,7 @@ class Ownership:
 
     def begin(self) -> None:
         """Join the group. Raises: LogError HR-0340 to HR-0342."""
-        names = sorted({self._prefix + topic for topic in self._topics.values()})
-        self._member = self._client.member(self._prefix + GROUP, names, name=self._name)
+        self._join()
         self._began = time.monotonic()
         for run, name in (
             (self._follow, "headrace-member"),
@@ -92,6 +98,11 @@ class Ownership:
             thread = threading.Thread(target=run, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def _join(self) -> Member:
+        names = sorted({self._prefix + topic for topic in self._topics.values()})
+        self._member = self._client.member(self._prefix + GROUP, names, name=self._name)
+        return self._member
 
     def leave(self) -> None:
         """Give everything up, and say so to the group. May be called twice."""
@@ -136,9 +147,8 @@ class Ownership:
 
     def _follow(self) -> None:
         while not self._closing.is_set():
-            assert self._member is not None
             try:
-                given = self._member.poll(timeout=POLL).places
+                given = self._places()
             except LogError as error:
                 _logger.warning("the group cannot be asked: %s", error, extra={"code": error.code})
                 self._closing.wait(RETRY_SECONDS)
@@ -147,6 +157,18 @@ class Ownership:
                 _logger.info("partitions given: %s", sorted(f"{p.topic}/{p.partition}" for p in given))
                 self._given = given
                 self._wake.set()
+
+    def _places(self) -> frozenset[Place]:
+        """What the group gives this process: nothing while its clock is wrong, so that others decide meanwhile."""
+        error = self._unfit()
+        if error is None:
+            return (self._member or self._join()).poll(timeout=POLL).places
+        if self._member is not None:
+            _logger.error("this process decides nothing: %s", error, extra={"code": error.code})
+            member, self._member = self._member, None
+            member.leave()
+        self._closing.wait(POLL.micros / 1e6)
+        return frozenset()
 
     def _look(self) -> None:
         """Reads what others own. Nobody is asked for it: requests would wait for a coordinator that moves, and in
@@ -174,6 +196,16 @@ class Ownership:
                 fine &= self._settle(decision, owner)
             self.settled = self.settled or (fine and (bool(self._given) or self._spare()))
             self._measure()
+            self._keep_on()
+
+    def _keep_on(self) -> None:
+        if time.monotonic() - self._kept < KEEP_SECONDS:
+            return
+        self._kept = time.monotonic()
+        try:
+            self._keep()
+        except HeadraceError as error:
+            _logger.warning("where readers may begin is not written down: %s", error, extra={"code": error.code})
 
     def _spare(self) -> bool:
         """Whether the group gives this process nothing, and has had the time to: there are more processes than
@@ -213,7 +245,8 @@ class Ownership:
                     error,
                     extra={"code": error.code},
                 )
-                return False
+                if not isinstance(error, HaltedError):
+                    return False  # the others may be claimed; that it is halted is told to who asks for it
         return True
 
     def _wanted(self, decision: str) -> frozenset[int]:

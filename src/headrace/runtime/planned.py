@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from headrace.catalog.plan import Change, Step
 from headrace.log.define import Topic
+from headrace.log.kafka_altered import REFUSED
 from headrace.log.kafka_topics import kafka_settings
 from headrace.log.port import TopicState
+from headrace.runtime.opening import altered_of
 from headrace.runtime.project import Project
 
 _BY_CLUSTER = "min.insync.replicas"  # follows from how many brokers there are, not from the definition
@@ -27,7 +29,11 @@ class Planned:
 
 
 def planned(project: Project) -> Planned:
-    """Raises: DefinitionError HR-0813 where the log is shared and a view joins unequal partition counts."""
+    """Raises: DefinitionError HR-0813 where the log is shared and a view joins unequal partition counts, LogError
+    HR-0356 where a topic was altered by hand so that its rows would be something else (docs/KAFKA.md K5)."""
+    for error in altered_of(project.log):
+        if error.facts.get("setting") in REFUSED:
+            raise error
     steps = project.plan()
     return Planned(steps=steps, remarks=_remarks(project, steps) if project.log.capabilities.shared else {})
 

@@ -22,7 +22,8 @@ from headrace.catalog.plan import Step
 from headrace.catalog.run import load_definitions
 from headrace.clock import SystemClock
 from headrace.core.codec import logical
-from headrace.core.errors import InputError, NotFoundError, StateError
+from headrace.core.errors import HaltedError, InputError, NotFoundError, StateError
+from headrace.core.points import Partition
 from headrace.core.schema import DataType, Kind
 from headrace.core.times import Clock, Instant
 from headrace.decisions import record as records
@@ -186,8 +187,9 @@ class Project:
 
     # --- features ---
 
-    def state(self, views: Sequence[str]) -> FeatureState:
-        """The online state of some views, from its checkpoint or from nothing, read up to the log's end."""
+    def state(self, views: Sequence[str], *, halts: dict[Partition, HaltedError] | None = None) -> FeatureState:
+        """The online state of some views, from its checkpoint or from nothing, read up to the log's end. halts: as of
+        `FeatureState.catch_up`."""
         fingerprints = {name: self.fingerprints("view")[name] for name in views}
         held = self.log.topics()
         topics = [each.topic for each in held]
@@ -195,12 +197,12 @@ class Project:
         if state is None:
             state = FeatureState(self.compile(views), topics=topics)
         try:
-            state.catch_up(self.log)
+            state.catch_up(self.log, halts=halts)
         except StateError as error:
             if error.code != "HR-0546":
                 raise
             state = FeatureState(self.compile(views), topics=topics)
-            state.catch_up(self.log)
+            state.catch_up(self.log, halts=halts)
         self._states["-".join(sorted(views))] = state
         return state
 

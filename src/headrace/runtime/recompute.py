@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from headrace.core.aggregate import Reason
 from headrace.core.codec import Physical, batch_to_rows, physical_list, units
-from headrace.core.errors import NotFoundError
+from headrace.core.errors import HaltedError, NotFoundError
 from headrace.core.points import Partition
 from headrace.decisions.plan import Answer
 from headrace.decisions.port import Question, Recompute, Row
@@ -31,13 +31,25 @@ def recompute_with(log: Log, compile: Compile) -> Recompute:
     def recompute(views: Sequence[str], questions: Sequence[Question]) -> Sequence[tuple[Answer | None, ...]]:
         plans = compile(views)
         topic = questions[0].request.topic
-        events = Events.read(log, {*topics_of(plans), topic})
+        halts: dict[Partition, HaltedError] = {}
+        events = Events.read(log, {*topics_of(plans), topic}, halts=halts)
+        _check_behind(questions, halts)
         rows = events.topic(topic)
         places = _places(rows, questions)
         columns = [_answers(plan, i, events, rows, places, questions) for i, plan in enumerate(plans)]
         return [tuple(column[q] for column in columns) for q in range(len(questions))]
 
     return recompute
+
+
+def _check_behind(questions: Sequence[Question], halts: Mapping[Partition, HaltedError]) -> None:
+    """No cut reaches behind where the log halts. Raises: HaltedError."""
+    for question in questions if halts else ():
+        for cut in question.cuts:
+            for partition, offset in cut or ():
+                error = halts.get(partition)
+                if error is not None and offset > int(str(error.facts["offset"])):
+                    raise error
 
 
 def _places(rows: TopicRows, questions: Sequence[Question]) -> list[int]:

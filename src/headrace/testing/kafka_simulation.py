@@ -217,7 +217,9 @@ class Life:
         )
 
     def log(self, wire: StormyWire) -> KafkaLog:
-        return KafkaLog(self.client(wire), settings=SETTINGS, monotonic=lambda: self.turns.now / 1e6)
+        return KafkaLog(
+            self.client(wire), settings=SETTINGS, clock=self.model.clock, monotonic=lambda: self.turns.now / 1e6
+        )
 
     def _set_scene(self) -> None:
         actor = self.turns.current

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from headrace.core.aggregate import Reason
 from headrace.core.codec import batch_to_rows, units
-from headrace.core.errors import StateError
+from headrace.core.errors import HaltedError, StateError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.schema import int64, string
 from headrace.decisions.define import Decision, approve, decline_if, review_if
@@ -96,7 +96,7 @@ class SmallState:
     def frontier(self) -> Cut:
         return Cut.of(self._next)
 
-    def catch_up(self, log: Log, *, upto: Cut | None = None) -> int:
+    def catch_up(self, log: Log, *, upto: Cut | None = None, halts: dict[Partition, HaltedError] | None = None) -> int:
         taken = 0
         ends = {} if upto is None else dict(upto)
         for state in log.topics(fresh=upto is None):

@@ -9,6 +9,7 @@ import pytest
 
 from headrace.clients.kafka.define import KafkaSettings
 from headrace.clients.kafka.port import Place
+from headrace.testing.contracts import kafka_times
 from headrace.testing.contracts.kafka import CHECKS, KafkaUnderTest
 from headrace.testing.kafka import KafkaCluster
 
@@ -36,6 +37,6 @@ def under(kafka: KafkaCluster) -> Iterator[KafkaUnderTest]:
     client.close()
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("check", CHECKS + kafka_times.CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_client_contract(under: KafkaUnderTest, check: Callable[[KafkaUnderTest], None]) -> None:
     check(under)

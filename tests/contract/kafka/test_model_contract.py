@@ -8,6 +8,7 @@ import pytest
 
 from headrace.core.times import Instant
 from headrace.testing.clocks import ManualClock
+from headrace.testing.contracts import kafka_times
 from headrace.testing.contracts.kafka import CHECKS, KafkaUnderTest
 from headrace.testing.kafka.model import KafkaModel
 from headrace.testing.kafka.model_client import ModelClient
@@ -22,7 +23,7 @@ class _Waiting(ManualClock):
         return self.advance("1ms")
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("check", CHECKS + kafka_times.CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 @pytest.mark.parametrize("clock", [ManualClock, _Waiting])
 def test_contract(check: Callable[[KafkaUnderTest], None], clock: type[ManualClock]) -> None:
     model = KafkaModel(clock())

@@ -56,13 +56,13 @@ def over_kafka(
     client: Callable[[], KafkaClient], settings: KafkaSettings, clock: ManualClock, stamps_us: int
 ) -> LogUnderTest:
     """Two processes' logs of one prefix."""
-    under = LogUnderTest(KafkaLog(client(), settings=settings), clock, stamps_us)
-    under.again = KafkaLog(client(), settings=settings)
+    under = LogUnderTest(KafkaLog(client(), settings=settings, clock=clock), clock, stamps_us)
+    under.again = KafkaLog(client(), settings=settings, clock=clock)
     under.closing = [under.again, under.log]
 
     def reopen() -> Log:
         under.log.close()
-        under.log = KafkaLog(client(), settings=settings)
+        under.log = KafkaLog(client(), settings=settings, clock=clock)
         under.closing.append(under.log)
         return under.log
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from headrace.core.errors import ConflictError, HeadraceError, LogError, NotOwnerError
+from headrace.core.errors import ConflictError, HaltedError, HeadraceError, LogError, NotOwnerError
 from headrace.core.points import Cut, Partition
 from headrace.decisions.define import Outcome
 from headrace.decisions.owners import OwnedDecider
@@ -351,8 +351,8 @@ class Lagging(FeatureState):
 
     held: Cut = Cut()
 
-    def catch_up(self, log: Log, *, upto: Cut | None = None) -> int:
-        return super().catch_up(log, upto=Cut.of({**dict(upto or Cut()), **dict(self.held)}))
+    def catch_up(self, log: Log, *, upto: Cut | None = None, halts: dict[Partition, HaltedError] | None = None) -> int:
+        return super().catch_up(log, upto=Cut.of({**dict(upto or Cut()), **dict(self.held)}), halts=halts)
 
 
 def test_a_view_that_stands_below_a_recorded_cut_is_missing(shared: Shared) -> None:

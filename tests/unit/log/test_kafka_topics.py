@@ -25,9 +25,9 @@ def test_a_topic_is_kept_for_ever_stamped_by_its_broker_and_never_compacted() ->
 
 
 @pytest.mark.parametrize(
-    ("retention", "milliseconds"), [("30d", "2592000000"), ("1ms", "1"), ("1us", "1"), ("1001us", "2")]
+    ("retention", "milliseconds"), [("30d", "2592060000"), ("1ms", "60001"), ("1us", "60001"), ("1001us", "60002")]
 )
-def test_retention_is_at_least_what_is_declared(retention: str, milliseconds: str) -> None:
+def test_retention_is_what_is_declared_and_a_minute(retention: str, milliseconds: str) -> None:
     assert kafka_settings(topic(retention=retention))["retention.ms"] == milliseconds
 
 

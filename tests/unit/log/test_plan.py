@@ -408,3 +408,14 @@ def test_a_rollback_restores_segments_that_were_dropped(way: str) -> None:
     take(judge, [row(2, NOW + 50), row(3, NOW + 50)], NOW + 50, way=way)
     judge.rollback(mark)
     assert verdicts(judge, [row(1), row(2)], way=way) == [D, A]
+
+
+@each_way
+def test_a_judge_may_begin_where_what_lies_before_is_gone(way: str) -> None:
+    judge, naive = Judge(topic()), Judge(topic())
+    judge.begin(0, Instant(NOW + 5))
+    assert judge.running_maximum(0) == NOW + 5
+    assert judge.running_maximum(1) == NEVER
+    for each, wanted in ((judge, [NOW + 5, NOW + 7]), (naive, [NOW, NOW + 7])):
+        found = [take(each, [row(1, NOW)], NOW, way=way), take(each, [row(2, NOW + 7)], NOW + 7, way=way)]
+        assert [int(one.available_at[0]) for one in found] == wanted

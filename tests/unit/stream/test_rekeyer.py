@@ -291,7 +291,9 @@ def test_offsets_that_the_cluster_forgot_are_found_in_the_derived_topic(cluster:
     expect_all(cluster)
 
 
-def test_events_that_were_deleted_before_they_were_carried_are_told(cluster: Cluster) -> None:
+def test_events_that_were_deleted_before_they_were_carried_are_told() -> None:
+    of = source(retention="1d")
+    cluster = Cluster(of, by_merchant(of))
     cluster.some(0, 25)
     carried(ReKeyer(cluster.log(), "by_merchant", cluster.source()))
     cluster.some(0, 25)

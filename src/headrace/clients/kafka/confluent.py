@@ -13,6 +13,7 @@ from headrace.clients.kafka.define import KafkaSettings
 from headrace.clients.kafka.fetching import ConfluentFetcher
 from headrace.clients.kafka.membership import ConfluentMember
 from headrace.clients.kafka.port import (
+    BrokerTime,
     Cluster,
     Fetcher,
     GroupOffset,
@@ -24,6 +25,7 @@ from headrace.clients.kafka.port import (
     TopicFacts,
 )
 from headrace.clients.kafka.sending import ConfluentSender
+from headrace.clients.kafka.times import broker_times
 from headrace.clients.kafka.topics import Topics
 
 
@@ -51,6 +53,15 @@ class ConfluentClient(KafkaClient):
 
     def spans(self, places: Sequence[Place]) -> list[Span]:
         return self._topics.spans(places)
+
+    def settings(self, topic: str) -> Mapping[str, str]:
+        return self._topics.settings(topic)
+
+    def leaders(self, topic: str) -> Mapping[int, int]:
+        return self._topics.leaders(topic)
+
+    def broker_times(self, topic: str) -> Sequence[BrokerTime]:
+        return broker_times(self._connection, topic, lambda: self._topics.leaders(topic))
 
     def group_offsets(self, group: str, places: Sequence[Place]) -> dict[Place, GroupOffset]:
         return self._topics.group_offsets(group, places)

@@ -13,9 +13,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby, repeat
-from operator import itemgetter
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from confluent_kafka.admin import TopicDescription
 
 from headrace.clients.kafka.connection import PASSING, Connection, Health, made
@@ -114,6 +120,7 @@ class ConfluentFetcher(Fetcher):
         errors = list(map(Message.error, messages))
         keys = list(zip(map(Message.topic, messages), map(Message.partition, messages), map(id, errors), strict=True))
         found: dict[Place, tuple[list[Record], bool]] = {}
+        created: dict[Place, list[int]] = {}
         for (topic, partition, _), run in groupby(range(len(messages)), key=keys.__getitem__):
             begin, *more = run
             end = more[-1] + 1 if more else begin + 1
@@ -124,7 +131,9 @@ class ConfluentFetcher(Fetcher):
                 continue
             records, _at_end = found.get(place, ([], False))
             if error is None:
-                taken = self._taken(place, messages[begin:end])
+                taken, typed = self._taken(place, messages[begin:end])
+                if typed:
+                    created.setdefault(place, []).extend(typed)
                 if taken:
                     found[place] = [*records, *taken] if records else taken, False
                     self._next[place] = taken[-1].offset + 1
@@ -133,23 +142,31 @@ class ConfluentFetcher(Fetcher):
                 found[place] = records, True
             else:
                 self._told(place, error)
-        return [Fetched(place, records, self._next[place], at_end) for place, (records, at_end) in found.items()]
+        return [
+            Fetched(place, records, self._next[place], at_end, created.get(place, ()))
+            for place, (records, at_end) in found.items()
+        ]
 
-    def _taken(self, place: Place, messages: Sequence[Message]) -> list[Record]:
+    def _taken(self, place: Place, messages: Sequence[Message]) -> tuple[list[Record], list[int]]:
+        """Records, and the offsets of those that their producer stamped."""
         headers = list(map(Message.headers, messages))
+        types, stamps = zip(*map(Message.timestamp, messages), strict=True)
         with _uncollected(len(messages)):
             columns = zip(
                 map(Message.offset, messages),
-                map(itemgetter(1), map(Message.timestamp, messages)),
+                stamps,
                 map(Message.key, messages),
                 map(Message.value, messages),
                 map(_headers, headers) if any(headers) else repeat(()),  # type: ignore[arg-type]  # lists, of bytes
                 strict=False,
             )
             records: list[Record] = list(map(_record, columns))
+        created: list[int] = []
+        if TIMESTAMP_CREATE_TIME in types:
+            created = [each.offset for each, type in zip(records, types, strict=True) if type == TIMESTAMP_CREATE_TIME]
         if records[0].offset < self._next[place]:  # of before a seek
-            return [each for each in records if each.offset >= self._next[place]]
-        return records
+            return [each for each in records if each.offset >= self._next[place]], created
+        return records, created
 
     def _told(self, place: Place, error: KafkaError) -> None:
         """An error that came instead of a record."""

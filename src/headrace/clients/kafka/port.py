@@ -54,12 +54,14 @@ class Record(NamedTuple):
 
 class Fetched(NamedTuple):
     """What a fetch found of one partition. next: where it goes on, past what was given and past control and aborted
-    records that were met. at_end: nothing that is stable lies at `next` or behind it."""
+    records that were met. at_end: nothing that is stable lies at `next` or behind it. created: offsets of records
+    whose timestamp is their producer's (CreateTime); all others have their broker's."""
 
     place: Place
     records: Sequence[Record]
     next: int
     at_end: bool
+    created: Sequence[int] = ()
 
 
 class Span(NamedTuple):
@@ -87,6 +89,13 @@ class Cluster:
     id: str
     brokers: int
     topics: Mapping[str, TopicFacts]
+
+
+class BrokerTime(NamedTuple):
+    """What a broker's clock said, microseconds."""
+
+    broker: int
+    at: int
 
 
 class GroupOffset(NamedTuple):
@@ -198,6 +207,23 @@ class KafkaClient(ABC):
     @abstractmethod
     def spans(self, places: Sequence[Place]) -> list[Span]:
         """Fresh, in order. Raises: NotFoundError HR-0302, LogError HR-0340 to HR-0342."""
+
+    @abstractmethod
+    def settings(self, topic: str) -> Mapping[str, str]:
+        """What it is set to, by Kafka's names, the cluster's defaults included. Raises: NotFoundError HR-0302, LogError
+        HR-0342 where this user may not ask."""
+
+    @abstractmethod
+    def leaders(self, topic: str) -> Mapping[int, int]:
+        """Who leads each partition that has a leader: broker ids. Raises: NotFoundError HR-0302, LogError HR-0340 to
+        HR-0342."""
+
+    @abstractmethod
+    def broker_times(self, topic: str) -> Sequence[BrokerTime]:
+        """What the clocks of the brokers say that lead the partitions of `topic`, which stamps by append time: a record
+        without value and with the key "probe" is appended to each partition, as no API of Kafka tells the time.
+
+        One a broker, by id; who does not answer within 2 s is left out. Raises: as `leaders`."""
 
     @abstractmethod
     def group_offsets(self, group: str, places: Sequence[Place]) -> dict[Place, GroupOffset]:

@@ -237,18 +237,29 @@ class Topics:
             raise LogError("HR-0316", "this client is closed")
         return self._held
 
-    def _record_bytes_max(self, topic: str) -> int:
+    def settings(self, topic: str) -> Mapping[str, str]:
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        (found,) = self._each(
+            lambda: self._admin.describe_configs([resource], request_timeout=_REQUEST_S),
+            f"read the settings of topic {topic!r}",
+        )
+        return {name: entry.value for name, entry in found.items() if entry.value is not None}
+
+    def leaders(self, topic: str) -> Mapping[int, int]:
+        (found,) = self._each(
+            lambda: self._admin.describe_topics(TopicCollection([topic]), request_timeout=_REQUEST_S),
+            f"describe topic {topic!r}",
+        )
+        return {each.id: each.leader.id for each in found.partitions if each.leader is not None}
+
+    def _record_bytes_max(self, topic: str) -> int:
         try:
-            (found,) = self._each(
-                lambda: self._admin.describe_configs([resource], request_timeout=_REQUEST_S),
-                f"read the settings of topic {topic!r}",
-            )
+            found = self.settings(topic)
         except LogError as error:
             if error.code == "HR-0342":
                 return _RECORD_BYTES_MAX  # who may write need not be allowed to read settings
             raise
-        return int(found["max.message.bytes"].value or _RECORD_BYTES_MAX)
+        return int(found.get("max.message.bytes", _RECORD_BYTES_MAX))
 
     def _partitions(self, topic: str) -> int:
         """Raises: NotFoundError HR-0302, LogError HR-0342."""

@@ -12,7 +12,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
-from headrace.clients.kafka.port import Assignment, Cluster, GroupOffset, Outgoing, Place, Span, TopicFacts
+from headrace.clients.kafka.port import (
+    Assignment,
+    BrokerTime,
+    Cluster,
+    GroupOffset,
+    Outgoing,
+    Place,
+    Span,
+    TopicFacts,
+)
 from headrace.core.errors import LogError, NotFoundError
 from headrace.core.times import Clock, Duration
 from headrace.testing.kafka.model_groups import ModelGroup
@@ -22,6 +31,12 @@ from headrace.testing.kafka.model_wire import fenced, given_up, unreachable
 
 RECORD_BYTES_MAX = 1_048_576  # where a topic does not say max.message.bytes
 LOG_APPEND_TIME = "LogAppendTime"
+DEFAULTS: Mapping[str, str] = {  # Kafka's own, of what is asked for
+    "cleanup.policy": "delete",
+    "message.timestamp.type": "CreateTime",
+    "retention.bytes": "-1",
+    "retention.ms": "604800000",
+}
 TRANSACTION_TIMEOUT = Duration.parse("10s")
 
 
@@ -47,6 +62,7 @@ class KafkaModel:
         self.clock = clock
         self.id = id
         self.skews = list(skews)
+        self.silent: set[int] = set()  # brokers that do not say what time it is
         self.topics: dict[str, ModelTopic] = {}
         self.groups: dict[str, ModelGroup] = {}
         self.transactional: dict[str, Transactional] = {}
@@ -113,9 +129,11 @@ class KafkaModel:
         held = self.partition(place)
         stamps = self._stamps(place, held, records)
         try:
-            return held.append(records, stamps, producer=producer, epoch=0, first=first, open=False)
+            offset = held.append(records, stamps, producer=producer, epoch=0, first=first, open=False)
         except OutOfOrderError:
             raise unreachable(f"a batch to {place.topic}/{place.partition} is out of order") from None
+        self._typed(place, held, range(offset, offset + len(records)))
+        return offset
 
     def initialise(self, id: str, timeout: Duration) -> tuple[int, int]:
         """A producer with this transactional id and its epoch: what an older one left open is given up."""
@@ -144,6 +162,7 @@ class KafkaModel:
             offset = partition.append(records, stamps, producer=held.producer, epoch=epoch, first=first, open=True)
         except (OutOfOrderError, StaleEpochError):
             raise given_up("a batch came out of order") from None
+        self._typed(place, partition, range(offset, offset + len(records)))
         held.begin(self.clock.now())
         held.places[place] = None
         return offset
@@ -217,10 +236,35 @@ class KafkaModel:
         for group in self.groups.values():
             group.expire(now)
 
+    def _time(self, broker: int) -> int:
+        """Its clock, microseconds."""
+        return self.clock.now() + self.skews[broker]
+
+    def broker_times(self, topic: str) -> list[BrokerTime]:
+        """A probe in each partition, as a client appends it."""
+        stamped = {held.leader: self._time(held.leader) // 1_000 * 1_000 for held in self._topic(topic).partitions}
+        for index in range(len(self._topic(topic).partitions)):
+            self.produce(Place(topic, index), self.producer(), 0, [Outgoing(Place(topic, index), b"probe", None)])
+        return [BrokerTime(broker, at) for broker, at in sorted(stamped.items()) if broker not in self.silent]
+
+    def leaders(self, topic: str) -> dict[int, int]:
+        return {index: held.leader for index, held in enumerate(self._topic(topic).partitions)}
+
+    def settings(self, topic: str) -> dict[str, str]:
+        """As it was told, and Kafka's own defaults."""
+        return {**DEFAULTS, **self._topic(topic).settings}
+
+    def _append_time(self, topic: str) -> bool:
+        return self.topics[topic].settings.get("message.timestamp.type") == LOG_APPEND_TIME
+
+    def _typed(self, place: Place, held: ModelPartition, offsets: range) -> None:
+        """A batch keeps the type of its timestamps, whatever the topic is set to later."""
+        if not self._append_time(place.topic):
+            held.created.update(offsets)
+
     def _stamps(self, place: Place, held: ModelPartition, records: Sequence[Outgoing]) -> list[int]:
-        millis = (self.clock.now() + self.skews[held.leader]) // 1_000
-        if self.topics[place.topic].settings.get("message.timestamp.type") == LOG_APPEND_TIME:
-            return [millis] * len(records)
+        if self._append_time(place.topic):
+            return [self._time(held.leader) // 1_000] * len(records)
         sent = self.clock.now() // 1_000
         return [sent if record.timestamp is None else record.timestamp for record in records]
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from headrace.clients.kafka.port import (
     Assignment,
+    BrokerTime,
     Cluster,
     Fetched,
     Fetcher,
@@ -69,6 +70,15 @@ class ModelClient(KafkaClient):
             return [self.model.span(place) for place in places]
 
         return self.wire.call(Kind.READ, "spans", apply)
+
+    def settings(self, topic: str) -> Mapping[str, str]:
+        return self.wire.call(Kind.READ, "settings", lambda: self.model.settings(topic))
+
+    def leaders(self, topic: str) -> Mapping[int, int]:
+        return self.wire.call(Kind.READ, "leaders", lambda: self.model.leaders(topic))
+
+    def broker_times(self, topic: str) -> Sequence[BrokerTime]:
+        return self.wire.call(Kind.READ, "broker_times", lambda: self.model.broker_times(topic))
 
     def group_offsets(self, group: str, places: Sequence[Place]) -> dict[Place, GroupOffset]:
         def stable() -> bool:
@@ -321,7 +331,8 @@ class ModelFetcher(Fetcher):
             records, next = held.read(offset, most)
             most -= len(records)
             at_end = next >= stable
-            found.append(Fetched(place, records, next, at_end))
+            created = [record.offset for record in records if record.offset in held.created] if held.created else []
+            found.append(Fetched(place, records, next, at_end, created))
         for each in found:
             self._next[each.place] = each.next
             if each.at_end:

@@ -43,9 +43,10 @@ class StaleEpochError(Exception):
 
 
 class ModelPartition:
-    """entries: by offset less `start`; None is nothing that a reader gets. control: offsets of markers."""
+    """entries: by offset less `start`; None is nothing that a reader gets. control: offsets of markers. created:
+    offsets of records whose producer stamped them."""
 
-    __slots__ = ("control", "entries", "held", "leader", "leader_epoch", "open", "start")
+    __slots__ = ("control", "created", "entries", "held", "leader", "leader_epoch", "open", "start")
 
     def __init__(self, leader: int) -> None:
         self.leader = leader
@@ -53,6 +54,7 @@ class ModelPartition:
         self.start = 0
         self.entries: list[Record | None] = []
         self.control: dict[int, bool] = {}  # True: a commit
+        self.created: set[int] = set()
         self.open: dict[int, list[int]] = {}  # producer -> offsets of its open transaction
         self.held: dict[int, Held] = {}
 
@@ -132,6 +134,7 @@ class ModelPartition:
         """An unclean election: what lies at `end` or behind it is gone."""
         del self.entries[max(0, end - self.start) :]
         self.control = {offset: commit for offset, commit in self.control.items() if offset < end}
+        self.created = {offset for offset in self.created if offset < end}
         left = {producer: [o for o in offsets if o < end] for producer, offsets in self.open.items()}
         self.open = {producer: offsets for producer, offsets in left.items() if offsets}
         for held in self.held.values():
