@@ -37,7 +37,7 @@ from headrace.testing.kafka_simulation_wire import StormyWire, Weather
 from headrace.testing.turns import Turns
 
 STEPS, FAULTS_MIN = 400, 3
-STEPS_ALONE = 1_200  # of carriers without owners: a life in which those that slept wake, and meet their successors
+STEPS_ALONE = 1_000  # of carriers without owners: a life in which those that slept wake, and meet their successors
 STEPS_MAX = 40_000  # in all, when it is clear and somebody still waits
 PRODUCERS, OWNERS, CLIENTS, CARRIERS = 2, 3, 6, 2
 SESSION = Duration.parse("6s")

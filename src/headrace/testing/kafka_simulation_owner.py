@@ -70,6 +70,8 @@ class Owner:
         self._has = 0
 
     def doing(self) -> str:
+        if self._does in ("starts", "claims"):
+            return self._does
         return f"{self._does}, owns {'some' if self._has else 'nothing'}"
 
     def live(self, wire: StormyWire) -> None:

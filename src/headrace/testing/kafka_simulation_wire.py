@@ -32,7 +32,7 @@ FAULTS_SHARES: Mapping[Kind, float] = {
     Kind.OFFSETS: 0.15,
     Kind.COMMIT: 0.2,
     Kind.ABORT: 0.5,
-    Kind.START: 0.2,
+    Kind.START: 0.25,
     Kind.CHANGE: 0.3,
 }
 SLOW_SHARE = 0.08  # of fetches that bring nothing, or only some of what is there
