@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from headrace import plugs
 from headrace.clients.kafka.define import KafkaSettings
-from headrace.clients.kafka.port import GroupOffset, KafkaClient, Outgoing, Place, Span, TopicFacts
+from headrace.clients.kafka.port import GroupOffset, KafkaClient, Outgoing, Place, TopicFacts
 from headrace.core.codec import units
 from headrace.core.errors import HaltedError, LogError, UsageError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
@@ -29,9 +29,8 @@ from headrace.log.define import Payload, Topic
 from headrace.log.kafka_control import Control
 from headrace.log.kafka_derived import refuse_derived, source_of
 from headrace.log.kafka_exclusive import KafkaExclusive
-from headrace.log.kafka_feed import Seen
 from headrace.log.kafka_following import SLICE, Codecs, Following
-from headrace.log.kafka_imports import Imports, sealed_state
+from headrace.log.kafka_imports import Imports
 from headrace.log.kafka_registry import Registered, judges_alike
 from headrace.log.kafka_restart import restart_clock
 from headrace.log.kafka_rows import (
@@ -44,8 +43,8 @@ from headrace.log.kafka_rows import (
     versioning,
 )
 from headrace.log.kafka_sending import Sending
+from headrace.log.kafka_states import States
 from headrace.log.kafka_topics import control_settings, form_settings, in_sync, kafka_settings, replicas
-from headrace.log.plan import NEVER
 from headrace.log.port import (
     AVAILABLE_AT,
     EVENT_TIME,
@@ -57,7 +56,6 @@ from headrace.log.port import (
     EventCodec,
     Exclusive,
     Log,
-    PartitionKind,
     PartitionState,
     TopicState,
 )
@@ -127,12 +125,10 @@ class KafkaLog(Log):
         )
         self._following.refresh()
         self._sending = Sending(client, prefix=settings.prefix)
+        self._states = States(self._following)
         self._imports = Imports(
-            client, self._following, create=self._create, change=self._change, live=self._live_state
+            client, self._following, create=self._create, change=self._change, live=self._states.live
         )
-        self._places: dict[str, tuple[Registered, Sequence[tuple[Partition, Place]]]] = {}
-        # As they were last, by what they are made of.
-        self._states: dict[Partition, tuple[tuple[Span, Seen | None], PartitionState]] = {}
         self._closed = False
 
     @property
@@ -153,46 +149,10 @@ class KafkaLog(Log):
             self._following.look()
         with self._following.lock:
             held = dict(self._following.registry.topics)
-        self._following.spans([place for one in held.values() for _, place in self._live(one)], fresh=False)
+        self._states.look(held.values())
         if not fresh:
             self._following.pump()
-        return tuple(self._state(held[name], exact=fresh) for name in sorted(held))
-
-    def _state(self, held: Registered, *, exact: bool) -> TopicState:
-        partitions = [self._live_state(held, index, exact=exact) for index in range(held.topic.partitions)]
-        for made in held.imports:
-            if made.sealed:
-                partitions += [sealed_state(held, made, number) for number in range(made.partitions)]
-        return TopicState(
-            topic=held.topic,
-            incarnation=held.incarnation,
-            version=held.version,
-            partitions=tuple(partitions),
-            source=held.source,
-        )
-
-    def _live(self, held: Registered) -> Sequence[tuple[Partition, Place]]:
-        """A topic's live partitions, and where they lie. Made once a version: each decision asks for all of them."""
-        name = held.topic.name
-        known = self._places.get(name)
-        if known is None or known[0] is not held:
-            made = [(held.partition(i), self._following.place(held, i)) for i in range(held.topic.partitions)]
-            known = self._places[name] = held, made
-        return known[1]
-
-    def _live_state(self, held: Registered, index: int, *, exact: bool = True) -> PartitionState:
-        """exact: judge what was not judged yet, as rows say where the last one is."""
-        partition, place = self._live(held)[index]
-        (span,) = self._following.spans([place], fresh=False)
-        feed = self._following.feeds.get(partition)
-        seen = (
-            Span(self._following.begin(held, index, span.start), span.end, span.high),
-            (None if feed is None else feed.seen(exact=exact)),
-        )
-        known = self._states.get(partition)
-        if known is None or known[0] != seen:
-            known = self._states[partition] = seen, _live_state(partition, held.topic.payload, *seen)
-        return known[1]
+        return tuple(self._states.topic(held[name], exact=fresh) for name in sorted(held))
 
     def declare(self, topic: Topic) -> TopicState:
         self._open()
@@ -584,19 +544,6 @@ class KafkaLog(Log):
     def _open(self) -> None:
         if self._closed:
             raise LogError("HR-0316", "the log is closed")
-
-
-def _live_state(partition: Partition, form: Payload, span: Span, seen: Seen | None) -> PartitionState:
-    return PartitionState(
-        partition=partition,
-        kind=PartitionKind.LIVE,
-        start=position(form, span.start),
-        end=position(form, span.end) if seen is None or seen.next < span.end else seen.end,
-        available_at=Instant(int(NEVER) if seen is None else seen.available_at),
-        sealed=True,
-        read=None if seen is None else position(form, seen.next),
-        high=position(form, span.high) if span.high > span.end else None,
-    )
 
 
 def _codecs() -> Codecs:

@@ -292,7 +292,7 @@ def test_a_reader_reads_old_rows_again_as_restarted() -> None:
     log = world.log()
     first = stamps(log, world.partition())
     feed = log._following.feed(world.partition())
-    feed.tail_from = feed.end  # as if all was forgotten
+    feed._tail_from = feed.end  # as if all was forgotten
     feed._tail, feed._firsts = [], []
     assert stamps(log, world.partition()) == first
 

@@ -32,7 +32,11 @@ def test_two_bounds_of_one_hash_are_two_definitions() -> None:
             "orders", key="customer", fields={"customer": hr.int64, "amount": hr.field(hr.int64, minimum=minimum)}
         )
 
-    log = KafkaLog(ModelClient(KafkaModel(ManualClock(START))), settings=KafkaSettings(bootstrap="model:1"))
+    log = KafkaLog(
+        ModelClient(KafkaModel(ManualClock(START))),
+        settings=KafkaSettings(bootstrap="model:1"),
+        clock=ManualClock(START),
+    )
     partition = Partition("orders", 1, 0)
     for minimum in (-1, -2):
         log.declare(orders(minimum))
@@ -59,6 +63,7 @@ def test_patience_ends_while_others_records_come_without_end() -> None:
     log = KafkaLog(
         ModelClient(model, wire=wire),
         settings=KafkaSettings(bootstrap="model:1"),
+        clock=ManualClock(START),
         monotonic=lambda: float(next(seconds)),
     )
     topic = hr.Topic("orders", key="customer", fields={"customer": hr.int64}, partitions=2, partitioning="foreign")

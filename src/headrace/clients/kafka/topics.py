@@ -127,7 +127,7 @@ class Topics:
 
     def group_offsets(self, group: str, places: Sequence[Place]) -> dict[Place, GroupOffset]:
         """By a consumer that is no member: librdkafka's admin client has a fault where the coordinator's connection is
-        lost while it asks, which ends the process (librdkafka issue 4605, seen with 2.16)."""
+        lost while it asks, which ends the process (confluentinc/librdkafka#4605, seen with 2.16)."""
         if not places:
             return {}
         properties = {

@@ -113,10 +113,6 @@ class KafkaModel:
         held = self.partition(place)
         return Span(held.start, held.stable, held.end)
 
-    def bytes_max(self, topic: str) -> int:
-        held = self.topics.get(topic)
-        return RECORD_BYTES_MAX if held is None else int(held.settings.get("max.message.bytes", RECORD_BYTES_MAX))
-
     # --- producers ---
 
     def producer(self) -> int:

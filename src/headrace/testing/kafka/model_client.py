@@ -25,7 +25,7 @@ from headrace.clients.kafka.port import (
 )
 from headrace.core.errors import FencedError, LogError
 from headrace.core.times import ZERO, Duration, Instant
-from headrace.testing.kafka.model import TRANSACTION_TIMEOUT, KafkaModel
+from headrace.testing.kafka.model import RECORD_BYTES_MAX, TRANSACTION_TIMEOUT, KafkaModel, ModelTopic
 from headrace.testing.kafka.model_wire import Direct, Kind, Wire, deadline, fenced, given_up, unknown, unreachable
 
 SESSION_TIMEOUT = Duration.parse("6s")
@@ -140,7 +140,7 @@ class ModelSender(Sender):
         if self._failed:
             raise given_up("it failed before")
         for record in records:
-            size, most = _size(record), self._model.bytes_max(record.place.topic)
+            size, most = _size(record), _bytes_max(self._model.topics.get(record.place.topic))
             if size > most:
                 raise LogError(
                     "HR-0343",
@@ -383,6 +383,10 @@ class ModelMember(Member):
 
     def leave(self) -> None:
         self._wire.call(Kind.CHANGE, "leave", lambda: self._model.group(self._group).leave(self._number))
+
+
+def _bytes_max(held: ModelTopic | None) -> int:
+    return RECORD_BYTES_MAX if held is None else int(held.settings.get("max.message.bytes", RECORD_BYTES_MAX))
 
 
 def _size(record: Outgoing) -> int:
