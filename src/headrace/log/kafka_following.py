@@ -17,6 +17,7 @@ import pyarrow as pa
 from headrace.clients.kafka.port import Cluster, Fetched, Fetcher, KafkaClient, Place, Record, Span
 from headrace.core.errors import LogError, NotFoundError, did_you_mean
 from headrace.core.points import IMPORTS_FROM, Partition
+from headrace.core.schema import Field
 from headrace.core.times import ZERO, Duration
 from headrace.log import kafka_registry as registry
 from headrace.log.define import Topic
@@ -45,7 +46,7 @@ class Following:
         self.registry_place = Place(prefix + registry.NAME, 0)
         self.feeds: dict[Partition, Feed] = {}
         self._codecs = codecs
-        self._made_codecs: dict[tuple[str, int, int, bool], EventCodec] = {}
+        self._made_codecs: dict[tuple[str, tuple[Field, ...], frozenset[str], bool], EventCodec] = {}
         self._by_place: dict[Place, Feed] = {}
         self._spans: dict[Place, Span] = {}
         self._fetcher: Fetcher = client.fetcher()
@@ -118,8 +119,8 @@ class Following:
         return [self._spans[place] for place in places]
 
     def codec(self, topic: Topic, *, live: bool) -> EventCodec:
-        """Made once a definition."""
-        key = (topic.name, hash(topic.schema.fields), hash(topic.required), live)
+        """Made once for what it depends on, of whichever version."""
+        key = (topic.name, topic.schema.fields, topic.required, live)
         found = self._made_codecs.get(key)
         if found is None:
             found = self._made_codecs[key] = self._codecs(topic, live)
