@@ -74,7 +74,7 @@ class _Sent:
     place: Place
     form: Payload
     records: Sequence[Outgoing]
-    rows: Sequence[int]  # of each record
+    counts: Sequence[int]  # rows of each record
     stored: Stored | None = None
 
 
@@ -322,12 +322,12 @@ class KafkaLog(Log):
                     "HR-0314", f"{append.partition}: rows of a live partition are available when they come"
                 )
             codec = self._following.codec(topic, live=True)
-            records = outgoing(topic, codec, place, append.rows, request=append.request)
-            return _Sent(append, held, place, topic.payload, records, _rows_of(records, append, topic.payload))
+            made = outgoing(topic, codec, place, append.rows, request=append.request)
+            return _Sent(append, held, place, topic.payload, made.records, made.counts)
         judged = self._imports.judge(held, append)
         form, codec = judged.made.form, self._following.codec(topic, live=False)
-        records = outgoing_judged(topic, codec, place, append.rows, judged.stored, form=form, before=judged.before)
-        return _Sent(append, held, place, form, records, _rows_of(records, append, form), judged.stored)
+        made = outgoing_judged(topic, codec, place, append.rows, judged.stored, form=form, before=judged.before)
+        return _Sent(append, held, place, form, made.records, made.counts, judged.stored)
 
     def _read_back(self, records: Sequence[Outgoing], offsets: Sequence[int]) -> None:
         """Until what was appended to live partitions has been judged, and what was appended to imports is stable: a
@@ -355,7 +355,7 @@ class KafkaLog(Log):
                 partition=partition, offset=end, verdicts=_NONE.astype(np.uint8), event_times=_NONE, available_at=_NONE
             )
         starts = np.array(offsets, np.int64) << bits
-        counts = np.array(one.rows, np.int64)
+        counts = np.array(one.counts, np.int64)
         positions = np.repeat(starts, counts) + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         if one.stored is not None:
             verdicts, available = one.stored.verdicts, one.stored.available_at
@@ -505,19 +505,6 @@ def _codecs() -> Codecs:
     """JSON's codec, by its plug: it stands on the law of valid rows, above the log."""
     made: Callable[..., EventCodec] = plugs.load("payload", "json")  # type: ignore[assignment]  # what the plug names
     return lambda topic, live: made(topic, live=live)
-
-
-def _rows_of(records: Sequence[Outgoing], append: Append, form: Payload) -> Sequence[int]:
-    """How many rows each record holds: one, or in Arrow form slices alike but for the last."""
-    if form is Payload.JSON or not records:
-        return [1] * len(records)
-    return [_arrow_rows(record) for record in records]
-
-
-def _arrow_rows(record: Outgoing) -> int:
-    assert record.value is not None
-    with pa.ipc.open_stream(record.value) as reader:
-        return sum(batch.num_rows for batch in reader)
 
 
 def _form(held: Registered, index: int) -> Payload:

@@ -76,7 +76,7 @@ class KafkaExclusive(Exclusive):
             return
         self._sender.close()
 
-    def _records(self, append: Append) -> list[Outgoing]:
+    def _records(self, append: Append) -> Sequence[Outgoing]:
         held = self._following.find(append.partition)
         if append.partition.index >= IMPORTS_FROM or append.at is not None or append.begins is not None:
             raise UsageError(
@@ -88,7 +88,7 @@ class KafkaExclusive(Exclusive):
             raise UsageError("HR-0314", f"{append.partition}: rows of a derived topic say what they inherit, no others")
         if inherited is None:
             codec = self._following.codec(topic, live=True)
-            return outgoing(topic, codec, place, append.rows, request=append.request)
+            return outgoing(topic, codec, place, append.rows, request=append.request).records
         if not isinstance(append.rows, pa.RecordBatch):
             raise UsageError("HR-0314", f"{append.partition}: rows of a derived topic are a batch")
         codec = self._following.codec(unbound(topic), live=False)

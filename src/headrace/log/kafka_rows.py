@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,13 @@ class Stored:
     verdicts: Verdicts
 
 
+class Encoded(NamedTuple):
+    """records: of some rows, in their order. counts: how many rows each of them holds."""
+
+    records: Sequence[Outgoing]
+    counts: Sequence[int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
     """Rows of some records, in their order. positions, stamps (microseconds), requests: one a row. unreadable: the
@@ -79,14 +87,16 @@ def offset_of(form: Payload, position: int) -> int:
 
 def outgoing(
     topic: Topic, codec: EventCodec, place: Place, rows: pa.RecordBatch | Sequence[Row], *, request: bool
-) -> list[Outgoing]:
+) -> Encoded:
     """Live rows as records, in order."""
     headers: Headers = ((REQUEST, b"\1"),) if request else ()
     if topic.payload is Payload.ARROW:
         parts = slices(_as_batch(topic.schema, rows))
-        return [Outgoing(place, None, ipc(part), headers) for part in parts]
+        records = [Outgoing(place, None, ipc(part), headers) for part in parts]
+        return Encoded(records, [part.num_rows for part in parts])
     values = codec.encode(rows)
-    return [Outgoing(place, key, value, headers) for key, value in zip(keys_of(topic, rows), values, strict=True)]
+    records = [Outgoing(place, key, value, headers) for key, value in zip(keys_of(topic, rows), values, strict=True)]
+    return Encoded(records, [1] * len(records))
 
 
 def outgoing_judged(
@@ -98,23 +108,25 @@ def outgoing_judged(
     *,
     form: Payload,
     before: int,
-) -> list[Outgoing]:
+) -> Encoded:
     """An import's rows as records. before: how many rows the import's partition holds already."""
     if form is Payload.ARROW:
         batch = _as_batch(topic.schema, rows)
         for values, (name, type) in zip((stored.available_at, stored.verdicts), _STORED, strict=True):
             batch = batch.append_column(name, pa.array(values, type))
-        made, count = [], before
+        made, counts, count = [], [], before
         for part in slices(batch):
             count += part.num_rows
             made.append(Outgoing(place, None, ipc(part), ((ROWS, _bytes(count)),)))
-        return made
+            counts.append(part.num_rows)
+        return Encoded(made, counts)
     judged = zip(stored.available_at.tolist(), stored.verdicts.tolist(), strict=True)
     keyed = zip(keys_of(topic, rows), codec.encode(rows), judged, strict=True)
-    return [
+    records = [
         Outgoing(place, key, value, ((AVAILABLE_AT, _bytes(at)), (VERDICT, bytes((verdict,))), (ROWS, _bytes(count))))
         for count, (key, value, (at, verdict)) in enumerate(keyed, before + 1)
     ]
+    return Encoded(records, [1] * len(records))
 
 
 def versioning(place: Place, version: int) -> Outgoing:
