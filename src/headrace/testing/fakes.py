@@ -19,6 +19,7 @@ from headrace.core.codec import rows_to_batch
 from headrace.core.errors import LogError, NotFoundError, UsageError, did_you_mean
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import Clock, Duration, Instant
+from headrace.log.changing import refuse_change
 from headrace.log.define import Payload, Topic
 from headrace.log.plan import NEVER, Judge
 from headrace.log.port import (
@@ -139,7 +140,7 @@ class MemoryLog(Log):
                 incarnation = self._incarnations[topic.name] = self._incarnations.get(topic.name, 0) + 1
                 held = self._topics[topic.name] = _Topic(topic, incarnation, 1, Judge(topic), {})
             elif held.topic != topic:
-                _refuse_change(held.topic, topic)
+                refuse_change(held.topic, topic)
                 held.topic, held.version = topic, held.version + 1
                 held.judge.declared(topic)
                 for each in held.partitions.values():
@@ -353,11 +354,3 @@ def _conformed(topic: Topic, batch: pa.RecordBatch) -> pa.RecordBatch:
         place = batch.schema.get_field_index(each.name)
         arrays.append(pa.nulls(batch.num_rows, each.type.arrow) if place < 0 else batch.column(place))
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([*SYSTEM_COLUMNS, *topic.schema.arrow]))
-
-
-def _refuse_change(old: Topic, new: Topic) -> None:
-    kept = (old.key, old.id, old.event_time, old.clock) == (new.key, new.id, new.event_time, new.clock)
-    fields = all(f.name in new.schema and new.schema[f.name].type == f.type for f in old.schema)
-    added = all(f.name in old.schema or not f.required for f in new.schema)
-    if not (kept and fields and added and new.partitions >= old.partitions):
-        raise LogError("HR-0310", f"topic {old.name!r} cannot be changed like this", topic=old.name)
