@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from headrace.core.aggregate import Reason
-from headrace.core.codec import Physical, json_value
+from headrace.core.codec import json_value
 from headrace.core.points import Cut
 from headrace.core.schema import DataType, Kind
 from headrace.core.times import Instant, iso
@@ -237,4 +237,3 @@ def events_answer(topic: str, places: Sequence[tuple[int, int, int]]) -> EventsA
 
 
 VERDICTS = {int(verdict): verdict.name.lower() for verdict in Verdict}
-Key = Physical | tuple[Physical, ...]

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from headrace.core.times import Instant
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Partition:
@@ -55,11 +53,3 @@ class Cut:
 
     def topics(self) -> frozenset[str]:
         return frozenset(p.topic for p, _ in self.offsets)
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """(t, cut): a value asked here sees the events below the cut, with event_time up to t."""
-
-    t: Instant
-    cut: Cut

@@ -6,7 +6,7 @@ twice, which is rare. Only ids within `dedup` are kept, and only live partitions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -205,14 +205,3 @@ class KnownRequests:
         for key in gone:
             offset, _ = self._places.pop(key)
             self._decided.pop((key[0], offset), None)
-
-
-def rows_of(log: Log, topic: Topic, partition: Partition, offsets: list[int]) -> Iterator[tuple[Physical, ...]]:
-    """The rows at rising offsets, all of them there, read in runs: many rows of one partition, in order."""
-    held: dict[int, int] = {}  # offset -> place in the batch
-    batch: pa.RecordBatch | None = None
-    for offset in offsets:
-        if batch is None or offset not in held:
-            batch = next(iter(log.read(partition, offset, rows_max=4_096)))
-            held = {at: place for place, at in enumerate(units(batch.column(OFFSET)).tolist())}
-        yield batch_to_rows(topic.schema, batch.slice(held[offset], 1))[0]

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from headrace.core import schema
 from headrace.core.aggregate import Reason
-from headrace.core.codec import Physical, batch_to_rows, rows_to_batch
+from headrace.core.codec import Physical, batch_to_rows
 from headrace.core.errors import SchemaError
 from headrace.core.points import Cut, Partition
 from headrace.core.schema import field
@@ -268,11 +268,6 @@ def from_row(row: Sequence[Physical], topic: str) -> DecisionRecord:
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SchemaError("HR-0713", "not a decision record", detail=f"{type(error).__name__}: {error}") from error
-
-
-def to_batch(records: Sequence[DecisionRecord]) -> pa.RecordBatch:
-    """Records as the topic's Arrow columns."""
-    return rows_to_batch(_SCHEMA, [to_row(record) for record in records])
 
 
 def rows_of_batch(batch: pa.RecordBatch) -> list[Row]:

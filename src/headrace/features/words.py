@@ -68,10 +68,6 @@ def float_word(value: float) -> int:
     return int(_INT64.unpack(_DOUBLE.pack(value + 0.0))[0])
 
 
-def word_float(word: int) -> float:
-    return float(_DOUBLE.unpack(_INT64.pack(word))[0])
-
-
 def words_of(array: pa.Array, type: DataType, codes: Codes) -> tuple[Words, Booleans | None]:
     """(words, which are there) of a column; the second is None where all are. Words are 0 where null. May share."""
     there = None if not array.null_count else array.is_valid().to_numpy(zero_copy_only=False)

@@ -73,9 +73,6 @@ class Stewardship:
         )
 
 
-UNATTENDED = Stewardship()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derivation:
     """A topic's events are another's, in partitions of another key (docs/KAFKA.md K2). of: that topic's name."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -30,8 +30,6 @@ SEMANTICS = 1  # of the scorer; raised when any score changes, and then this num
 _ALIGNED = 64
 _TREES_MAX = 100_000
 _NODES_MAX = 1 << 28
-
-ScoreOne = Callable[[Sequence[float]], float]
 
 _TREE_TYPES: dict[str, str] = {
     "roots": "<i4",

@@ -23,7 +23,6 @@ from headrace.models.define import Model, check_entities
 T = TypeVar("T")
 
 CLASSES: tuple[type, ...] = (Topic, Label, FeatureView, Model, Decision)
-Definition = Topic | Label | FeatureView | Model | Decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

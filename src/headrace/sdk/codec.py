@@ -128,14 +128,6 @@ class Codec:
             )
         return key_bytes(key)
 
-    def shown_key(self, key: bytes | None) -> str | int | None:
-        """A key's bytes as its field has them, as far as they can be read."""
-        if key is None:
-            return None
-        if self._text_key:
-            return key.decode(errors="backslashreplace")
-        return int.from_bytes(key, "big", signed=True) if len(key) == 8 else key.hex()
-
 
 def _poison(reason: Reason, kind: str, text: str) -> Poison:
     return Poison(Failure(reason=reason, kind=kind, text=text))

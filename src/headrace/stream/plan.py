@@ -120,25 +120,15 @@ def check_fields(source: Topic, derived: Topic) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """committed: the source cut that the writers had committed. ends: of the derived partitions, by index, read after
-    it. Whoever has applied a partition up to its end has applied what lies below `committed` of its keys."""
-
-    committed: Cut
-    ends: Mapping[int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceCut:
-    """Of a state that has applied one derived partition up to `applied`. of: the source topic's name. cut: of its
+    """Of what was read of one derived partition, from its start on. of: the source topic's name. cut: of its
     partitions; one that it does not hold has given nothing yet, as far as is known."""
 
     of: str
-    applied: int = 0
     cut: Cut = field(default_factory=Cut)
 
     def after(self, batch: pa.RecordBatch) -> SourceCut:
-        """Having applied more rows of the derived partition, as they are read. Raises: LogError HR-0367 where a source
+        """With more rows of the derived partition, as they are read. Raises: LogError HR-0367 where a source
         offset does not rise."""
         if not batch.num_rows:
             return self
@@ -154,18 +144,7 @@ class SourceCut:
             if int(mine[0]) < known.get(source, 0) or not bool((np.diff(mine) > 0).all()):
                 raise _fallen(source, known.get(source, 0))
             known[source] = int(mine[-1]) + 1
-        return SourceCut(of=self.of, applied=int(batch.column(OFFSET)[-1].as_py()) + 1, cut=Cut.of(known))
-
-    def through(self, end: int) -> SourceCut:
-        """Having read up to `end`, of which no row is left: what ends a transaction has an offset and is no row."""
-        return SourceCut(of=self.of, applied=max(self.applied, end), cut=self.cut)
-
-    def proven(self, proof: Proof, index: int) -> SourceCut:
-        """With what a proof adds, for the derived partition of this index; nothing where its end was not applied."""
-        end = proof.ends.get(index)
-        if end is None or self.applied < end:
-            return self
-        return SourceCut(of=self.of, applied=self.applied, cut=highest([self.cut, proof.committed]))
+        return SourceCut(of=self.of, cut=Cut.of(known))
 
 
 def highest(cuts: Iterable[Cut]) -> Cut:

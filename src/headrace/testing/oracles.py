@@ -32,7 +32,6 @@ from headrace.testing.expressions import Physical, as_double, evaluate, local
 
 Value = Physical | Sequence[Physical]
 Entity = tuple[Physical, ...]
-WHOLE_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 import headrace as hr
 from headrace.core.codec import partition_of
 from headrace.core.errors import LogError
-from headrace.core.points import Partition
-from headrace.decisions.known import rows_of
 from headrace.decisions.owners import OwnedDecider
 from headrace.decisions.record import PREFIX, DecisionRecord
 from headrace.decisions.replay import ReplayReport, replay
@@ -18,6 +16,7 @@ from headrace.decisions.verify import ChainReport, verify
 from headrace.features.run import FeatureState
 from headrace.log.port import Append, Appended
 from headrace.models.artifact import Artifact
+from headrace.runtime.recompute import request_rows
 from headrace.schemas.validate import validator
 from headrace.testing.clocks import ManualClock
 from headrace.testing.fakes import MemoryLog
@@ -122,12 +121,9 @@ class Shared:
         return verify(self.log, "checkout", "orders")
 
     def replay(self) -> ReplayReport:
-        def rows(partition: Partition, offsets: Sequence[int]) -> list[tuple[object, ...] | None]:
-            return list(rows_of(self.log, self.shop.orders, partition, list(offsets)))
-
         return replay(
             self.records(),
             versions=lambda text: self.version if text == self.version.text else None,
-            requests=rows,
+            requests=request_rows(self.log, self.shop.orders),
             recompute=self.recompute,
         )

@@ -12,11 +12,9 @@ import pyarrow as pa
 import headrace as hr
 from headrace.core.aggregate import Reason
 from headrace.core.codec import Physical, physical_array, physical_list
-from headrace.core.points import Partition
 from headrace.core.schema import Kind
 from headrace.core.times import Instant
 from headrace.decisions.define import Decision
-from headrace.decisions.known import rows_of
 from headrace.decisions.plan import Answer, Version, ViewVersion, value_names
 from headrace.decisions.port import Question
 from headrace.decisions.record import DecisionRecord, from_batch
@@ -34,6 +32,7 @@ from headrace.models.artifact import Artifact
 from headrace.models.define import Model
 from headrace.models.serve import ServedModel
 from headrace.models.train import train
+from headrace.runtime.recompute import request_rows
 from headrace.schemas.validate import validator
 from headrace.testing.clocks import ManualClock
 
@@ -229,13 +228,10 @@ class Open:
         ]
 
     def replay(self) -> ReplayReport:
-        def rows(partition: Partition, offsets: Sequence[int]) -> list[tuple[Physical, ...] | None]:
-            return list(rows_of(self.log, self.shop.orders, partition, list(offsets)))
-
         return replay(
             self.records(),
             versions=lambda text: self.version if text == self.version.text else None,
-            requests=rows,
+            requests=request_rows(self.log, self.shop.orders),
             recompute=self.recompute,
         )
 

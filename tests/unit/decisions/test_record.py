@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import headrace as hr
 from headrace.core.aggregate import Reason
+from headrace.core.codec import rows_to_batch
 from headrace.core.errors import SchemaError
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Duration, Instant
@@ -25,7 +26,6 @@ from headrace.decisions.record import (
     from_row,
     record_topic,
     same_bits,
-    to_batch,
     to_row,
 )
 from headrace.log.codec import topic_from_json, topic_to_json
@@ -89,7 +89,9 @@ def test_a_record_comes_back_from_its_row(record: DecisionRecord) -> None:
 
 @given(records=st.lists(RECORDS, max_size=4))
 def test_records_come_back_from_arrow(records: list[DecisionRecord]) -> None:
-    back = from_batch(to_batch(records), "applications")
+    back = from_batch(
+        rows_to_batch(record_topic(DECISION).schema, [to_row(record) for record in records]), "applications"
+    )
     assert back == records and [bits(one) for one in back] == [bits(one) for one in records]
 
 

@@ -8,15 +8,14 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 import headrace as hr
-from headrace.core.points import Partition
 from headrace.decisions.define import Decision
 from headrace.decisions.differing import REST, SEGMENTS_MAX
-from headrace.decisions.known import rows_of
 from headrace.decisions.plan import Answer, Version
-from headrace.decisions.port import Question, Row
+from headrace.decisions.port import Question
 from headrace.decisions.record import DecisionRecord
 from headrace.decisions.whatif import WhatIfReport, what_if
 from headrace.models.artifact import Artifact
+from headrace.runtime.recompute import request_rows
 from tests.needs import requires
 from tests.unit.decisions.altered import DECIDED, decided
 from tests.unit.decisions.shop import Open, Shop
@@ -39,9 +38,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory, artifact: Artifact) -> Iter
 def tried(
     opened: Open, version: Version, found: Sequence[DecisionRecord] | None = None, **more: object
 ) -> WhatIfReport:
-    def rows(partition: Partition, offsets: Sequence[int]) -> list[Row | None]:
-        return list(rows_of(opened.log, opened.shop.orders, partition, list(offsets)))
-
+    rows = request_rows(opened.log, opened.shop.orders)
     parts: dict[str, object] = {"requests": rows, "recompute": opened.recompute, **more}
     return what_if(opened.records() if found is None else found, version, **parts)
 

@@ -16,7 +16,7 @@ from headrace.core.errors import DefinitionError, StateError
 from headrace.core.expr import coalesce, hour, if_else
 from headrace.core.kernel.program import ColumnKind
 from headrace.features.plan import ViewPlan
-from headrace.features.words import Codes, float_word, word_float
+from headrace.features.words import Codes, float_word
 from headrace.log.define import Topic
 from headrace.testing.agreement import as_row, physical_values
 from headrace.testing.generate import story
@@ -249,7 +249,7 @@ def test_codes_are_given_in_order_of_appearance_and_kept() -> None:
 
 
 def test_negative_zero_is_zero() -> None:
-    assert float_word(-0.0) == float_word(0.0) == 0 and word_float(float_word(-1.5)) == -1.5
+    assert float_word(-0.0) == float_word(0.0) == 0 and float_word(1.0) == 0x3FF << 52
     made = plan(hr.last(-payments.size))
     batch = pa.record_batch({"size": pa.array([0.0, -0.0])})
     assert made.sources[0].columns(batch, {})[1].tolist() == [[0, 0]]

@@ -11,7 +11,7 @@ from headrace.core.errors import DefinitionError, LogFormatError
 from headrace.core.rates import Rate
 from headrace.features.meaning import topic_meaning
 from headrace.log.codec import topic_from_json, topic_to_json
-from headrace.log.define import UNATTENDED, Partitioning, Topic
+from headrace.log.define import Partitioning, Stewardship, Topic
 
 OLD_KEYS = {
     "name", "key", "id", "event_time", "partitions", "max_late", "max_ahead", "dedup", "skew", "retention", "clock",
@@ -25,8 +25,7 @@ def topic(**more: object) -> Topic:
 
 def test_a_topic_is_nobodys_and_protected_unless_it_says_more() -> None:
     plain = topic()
-    assert plain.stewardship == UNATTENDED
-    assert (UNATTENDED.owner, UNATTENDED.tags, UNATTENDED.quota, UNATTENDED.protected) == ("", (), None, True)
+    assert plain.stewardship == Stewardship(owner="", tags=(), quota=None, protected=True)
     assert plain.partitioning is Partitioning.OWN
     kept = topic(owner="payments", tags=["pii", "eu", "pii"], quota="5MB/s", protected=False).stewardship
     assert (kept.owner, kept.tags, kept.quota, kept.protected) == ("payments", ("eu", "pii"), Rate(5_000_000), False)

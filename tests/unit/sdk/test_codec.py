@@ -56,7 +56,6 @@ def test_an_integer_key_is_eight_bytes() -> None:
     topic = hr.Topic("numbers", key="n", partitions=7, fields={"n": hr.int64})
     encoded = Codec(topic, 7).encode({"n": -5})
     assert encoded.key == (-5).to_bytes(8, "big", signed=True) and encoded.partition == partition_of(-5, 7)
-    assert Codec(topic, 7).shown_key(encoded.key) == -5
     with pytest.raises(InputError) as raised:
         Codec(topic, 7).key("five")
     assert raised.value.code == "HR-0445"

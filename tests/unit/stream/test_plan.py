@@ -18,7 +18,6 @@ from headrace.stream.define import derived_topic
 from headrace.stream.plan import (
     NULL_KEY,
     Outputs,
-    Proof,
     SourceCut,
     check_fields,
     highest,
@@ -155,9 +154,9 @@ def derived_batch(rows: Sequence[tuple[int, Partition, int]]) -> pa.RecordBatch:
 def test_a_source_cut_is_behind_the_newest_row_of_each_source_partition() -> None:
     start = SourceCut(of="orders")
     folded = start.after(derived_batch([(0, ONE, 5), (1, TWO, 2), (2, ONE, 9)]))
-    assert folded == SourceCut(of="orders", applied=3, cut=Cut.of({ONE: 10, TWO: 3}))
+    assert folded == SourceCut(of="orders", cut=Cut.of({ONE: 10, TWO: 3}))
     further = folded.after(derived_batch([(4, TWO, 3)]))
-    assert further == SourceCut(of="orders", applied=5, cut=Cut.of({ONE: 10, TWO: 4}))
+    assert further == SourceCut(of="orders", cut=Cut.of({ONE: 10, TWO: 4}))
     assert start.after(derived_batch([])) is start
 
 
@@ -173,18 +172,6 @@ def test_a_source_offset_that_does_not_rise_is_refused(rows: list[tuple[int, Par
     with pytest.raises(LogError) as raised:
         begun.after(derived_batch(rows))
     assert raised.value.code == "HR-0367"
-
-
-def test_who_has_applied_up_to_the_end_has_applied_what_was_committed_before() -> None:
-    folded = SourceCut(of="orders").after(derived_batch([(0, ONE, 5), (1, TWO, 2)]))
-    proof = Proof(committed=Cut.of({ONE: 40, TWO: 1}), ends={0: 2, 1: 100})
-    assert folded.proven(proof, 0).cut == Cut.of({ONE: 40, TWO: 3}), "never below what was applied"
-    assert folded.proven(proof, 1) == folded, "its end was not reached"
-    assert folded.proven(proof, 2) == folded, "a partition that came later"
-    further = Proof(committed=Cut.of({ONE: 40}), ends={0: 3})
-    assert folded.proven(further, 0) == folded
-    assert folded.through(1).proven(further, 0) == folded, "it is never less far than its rows"
-    assert folded.through(3).proven(further, 0) == SourceCut(of="orders", applied=3, cut=Cut.of({ONE: 40, TWO: 3}))
 
 
 def test_the_highest_of_cuts_is_taken_partition_by_partition() -> None:

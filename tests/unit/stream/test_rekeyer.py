@@ -15,8 +15,7 @@ from headrace.log.define import Topic
 from headrace.log.kafka import KafkaLog
 from headrace.log.port import AVAILABLE_AT, OFFSET, VERDICT, Append, Verdict
 from headrace.stream.define import derived_topic
-from headrace.stream.plan import SourceCut, writer_name
-from headrace.stream.run import ReKeyer, prove, source_cut
+from headrace.stream.run import ReKeyer, source_cut
 from headrace.testing.fakes import MemoryLog
 from headrace.testing.kafka.model_wire import Kind, given_up, unknown
 from tests.unit.stream.log import START, Cluster, by_merchant, source
@@ -441,7 +440,7 @@ def test_a_log_of_one_process_has_no_derived_topics(cluster: Cluster) -> None:
 # --- source cuts ---
 
 
-def test_source_cuts_are_folded_and_proven(cluster: Cluster) -> None:
+def test_source_cuts_are_folded_from_what_was_carried(cluster: Cluster) -> None:
     log = cluster.log()
     cluster.some(0, 9)
     cluster.some(1, 4)
@@ -449,33 +448,7 @@ def test_source_cuts_are_folded_and_proven(cluster: Cluster) -> None:
     cluster.append(0, [cluster.event(customer=_customer(0), merchant=None)])
     for index in (0, 1):
         carried(ReKeyer(log, "by_merchant", cluster.source(index)))
-    sources = [cluster.source(0), cluster.source(1)]
-    proof = prove(log, "by_merchant", sources)
-    assert proof.committed == Cut.of({sources[0]: 10, sources[1]: 4})
-    reading = cluster.log()
-    for held in cluster.state().partitions:
-        folded = SourceCut(of="applications")
-        index = held.partition.index
-        for batch in reading.read(held.partition, 0, end=proof.ends[index]):
-            folded = folded.after(batch)
-        assert folded.proven(proof, index).cut == folded.cut, "what ends the last transaction is not read yet"
-        assert folded.through(proof.ends[index]).proven(proof, index).cut == proof.committed
-        assert folded.cut[sources[0]] <= 9
-    assert source_cut(log, cluster.state()) == Cut.of({sources[0]: 9, sources[1]: 4})
-
-
-def test_what_is_read_before_the_end_proves_nothing_that_comes_after(cluster: Cluster) -> None:
-    """Committed offsets first, then ends: between the two a writer goes on."""
-    log = cluster.log()
-    cluster.some(0, 9)
-    rekeyer = ReKeyer(log, "by_merchant", cluster.source())
-    carried(rekeyer)
-    name = writer_name(cluster.derived, 1, cluster.source())
-    committed = log.group(name)
-    cluster.some(0, 9)
-    carried(rekeyer)
-    assert committed[cluster.source()] == 9
-    assert prove(log, "by_merchant", [cluster.source()]).committed[cluster.source()] == 18
+    assert source_cut(log, cluster.state()) == Cut.of({cluster.source(0): 9, cluster.source(1): 4})
 
 
 def _customer(index: int) -> int:

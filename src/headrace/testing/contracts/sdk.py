@@ -21,7 +21,7 @@ from headrace.core.schema import decimal, int64, string, timestamp
 from headrace.core.times import Duration
 from headrace.log.define import Topic
 from headrace.sdk.consumer import AsyncConsumer, Consumer
-from headrace.sdk.define import Budget, Event, Reason, quarantine_topic
+from headrace.sdk.define import Budget, Event, Reason
 from headrace.sdk.port import Messages
 from headrace.sdk.producer import AsyncProducer, Producer
 from headrace.sdk.quarantine import quarantined, release, show
@@ -482,10 +482,6 @@ def read(under: SdkUnderTest, topic: Topic) -> list[tuple[int, Record]]:
                 waiting.pop(fetched.place, None)
     tail.close()
     return found
-
-
-def quarantine_of(under: SdkUnderTest, topic: Topic, group: str) -> str:
-    return quarantine_topic(under.messages.topic_name(topic.name), group)
 
 
 CHECKS = tuple(value for name, value in sorted(globals().items()) if name.startswith("check_"))
