@@ -32,7 +32,7 @@ _FIRST_YEAR = -30_610_224_000_000_000  # of four digits: 1000-01-01
 
 
 class JsonColumns:
-    """A topic's events, columnwise. Cost: some 1 us an event of 6 fields out, 1.5 us in."""
+    """A topic's events, columnwise."""
 
     def __init__(self, topic: Topic, *, live: bool) -> None:
         self._topic, self._live = topic, live
