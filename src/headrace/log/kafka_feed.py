@@ -104,20 +104,27 @@ class Feed:
 
     def _judged(self, topic: Topic, found: Decoded) -> Judged:
         index, judge = self.partition.index, self._judge
+        # Whatever lies here moves the running maximum, so that a row is judged alike in whatever batches it comes.
+        timed = judge.timed(found.rows, found.stamps, maximum=self.available_at, request=found.requests)
         misplaced = partitions_of(found.rows.column(topic.key), topic.partitions) != index
         if topic.partitioning is Partitioning.FOREIGN or not misplaced.any():
-            judged = judge.live(index, found.rows, found.stamps, request=found.requests)
+            judged = judge.identified(index, found.rows, timed)
             judge.remember(index, found.rows, judged)
             return judged
-        # What lies in a wrong partition makes no id known, and is told apart from what does.
-        everything = judge.timed(found.rows, found.stamps, maximum=self.available_at, request=found.requests)
-        mask = pa.array(~misplaced)
-        rows = found.rows.filter(mask)
-        judged = judge.live(index, rows, found.stamps[~misplaced], request=found.requests[~misplaced])
+        # What lies in a wrong partition makes no id known.
+        fine = ~misplaced
+        rows = found.rows.filter(pa.array(fine))
+        part = Judged(
+            verdicts=timed.verdicts[fine],
+            event_times=timed.event_times[fine],
+            available_at=timed.available_at[fine],
+            payloads=timed.payloads,
+        )
+        judged = judge.identified(index, rows, part)
         judge.remember(index, rows, judged)
-        everything.verdicts[~misplaced] = judged.verdicts
-        everything.verdicts[misplaced] = Verdict.MISPLACED
-        return everything
+        timed.verdicts[fine] = judged.verdicts
+        timed.verdicts[misplaced] = Verdict.MISPLACED
+        return timed
 
     def _count(self, unreadable: Sequence[Unreadable]) -> None:
         self.unreadable_count += len(unreadable)
