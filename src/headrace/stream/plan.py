@@ -2,9 +2,7 @@
 
 The one idea: one writer carries a source partition over in its order, so within a derived partition the rows of one
 source partition rise by their source offset. Hence who has applied a derived partition up to anywhere has applied, of
-the keys there, exactly the rows below the highest source offset seen, + 1: the source cut. Where no row comes, what was
-committed says how far the writer got: read before the derived partition's end, it holds for whoever has applied all
-below that end (docs/KAFKA.md K2).
+the keys there, exactly the rows below the highest source offset seen, + 1: the source cut (docs/KAFKA.md K2).
 """
 
 from __future__ import annotations
