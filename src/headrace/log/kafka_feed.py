@@ -19,6 +19,7 @@ from headrace.core.codec import partitions_of
 from headrace.core.points import Partition
 from headrace.core.schema import Schema
 from headrace.log.define import Partitioning, Topic
+from headrace.log.judge_file import judge_from_bytes, judge_to_bytes
 from headrace.log.kafka_registry import Registered
 from headrace.log.kafka_rows import Decoded, Verdicts, decoded, offset_of, position, version_of
 from headrace.log.plan import NEVER, Judge, Judged
@@ -39,8 +40,10 @@ class Feed:
     """Records of one partition, from its first that is kept on, each given once and in order.
 
     next: the Kafka offset up to which everything is judged. end: the position behind the newest row. available_at: the
-    running maximum. tail_from: rows from this position on are in memory.
+    running maximum. tail_from: rows from this position on are in memory. keeps: whether `kept` says all that it knows.
     """
+
+    keeps = True
 
     def __init__(self, held: Registered, index: int, place: Place, *, start: int, codec: Codec, known: Known) -> None:
         """held: as it is now; the log replaces it when the topic changes. known: of a version that may be newer."""
@@ -139,6 +142,54 @@ class Feed:
         if gone:
             del self._tail[:gone], self._firsts[:gone]
             self.tail_from = self._firsts[0] if self._firsts else self.end
+
+    # --- another process's ---
+
+    def kept(self) -> bytes:
+        """What this feed knows, for one that goes on from here (`resume`). Cost: that of `judge_to_bytes`."""
+        offsets, maxima, versions = zip(*self._marks, strict=True)
+        numbers: dict[str, Sequence[int]] = {
+            "end": (self.end,),
+            "available_at": (self.available_at,),
+            "unreadable": (self.unreadable_count,),
+            "mark_offsets": offsets,
+            "mark_maxima": maxima,
+            "mark_versions": versions,
+            "by_id": self._by_id[0],
+            "by_id_verdicts": self._by_id[1],
+        }
+        return judge_to_bytes(
+            self._judge,
+            self.partition.index,
+            next=self.next,
+            origin=self._origin,
+            version=self.version,
+            more={name: np.array(values, np.int64) for name, values in numbers.items()},
+        )
+
+    def resume(self, body: bytes) -> None:
+        """Know what another knew of this partition, and go on from there; this one has taken nothing yet. No row is in
+        memory then, and older ones are found again as by who read them. Raises: StateError HR-0550, HR-0551, and
+        nothing is changed."""
+        there = range(1, self.held.version + 1)
+        found = judge_from_bytes(
+            body,
+            self.partition.index,
+            judge=lambda version: Judge(self._known(version)) if version in there else None,
+            what=str(self.partition),
+            origin=self._origin,
+        )
+        more = {name: values.tolist() for name, values in found.more.items()}
+        self._judge, self.version, self.next = found.judge, found.version, found.next
+        self.end = self.tail_from = more["end"][0]
+        self.available_at = more["available_at"][0]
+        self.unreadable_count = more["unreadable"][0]
+        self._marks = list(zip(more["mark_offsets"], more["mark_maxima"], more["mark_versions"], strict=True))
+        self._by_id = (more["by_id"], more["by_id_verdicts"])
+
+    @property
+    def _origin(self) -> str:
+        return f"{self.held.kafka_id} incarnation {self.held.incarnation}"
 
     # --- reading ---
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.clients.kafka.port import Cluster, Fetched, Fetcher, KafkaClient, Place, Record, Span
-from headrace.core.errors import LogError, NotFoundError, did_you_mean
+from headrace.core.errors import LogError, NotFoundError, StateError, did_you_mean
 from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.schema import Field
 from headrace.core.times import ZERO, Duration
@@ -133,24 +133,49 @@ class Following:
         HR-0346 (another topic has its name now)."""
         with self.lock:
             found = self.feeds.get(partition)
-            if found is not None:
-                return found
-            held = self.find(partition)
-            place = self.place(held, partition.index)
-            self.check_id(held, self.client.cluster(self.prefix))
-            start = self.client.spans([place])[0].start
-            derived = held.topic.derivation is not None
-            made = (DerivedFeed if derived else Feed)(
-                held,
-                partition.index,
-                place,
-                start=start,
-                codec=lambda topic: self.codec(unbound(topic) if derived else topic, live=not derived),
-                known=lambda version: self._definition(partition.topic, version),
-            )
-            self.feeds[partition] = self._by_place[place] = made
-            self._fetcher.seek(place, start)
-            return made
+            return self._followed(self._made(partition)[0]) if found is None else found
+
+    def resume(self, partition: Partition, body: bytes) -> bool:
+        """Follow a live partition from where the feed of another process was, which `body` knows (`Feed.kept`). False
+        where it is followed already.
+
+        Raises: as `feed`; StateError HR-0550, HR-0551, HR-0568 where that feed was of another log, or of more than is
+        there: it is not followed then."""
+        with self.lock:
+            if partition in self.feeds:
+                return False
+            made, span = self._made(partition)
+            made.resume(body)
+            if not span.start <= made.next <= span.end:
+                raise StateError(
+                    "HR-0568",
+                    f"the judge's checkpoint of {partition} does not fit the log",
+                    detail=f"it was judged up to Kafka offset {made.next}, the log has {span.start} to {span.end}",
+                    hint="the partition is read from its start",
+                )
+            self._followed(made)
+            return True
+
+    def _made(self, partition: Partition) -> tuple[Feed, Span]:
+        held = self.find(partition)
+        place = self.place(held, partition.index)
+        self.check_id(held, self.client.cluster(self.prefix))
+        (span,) = self.client.spans([place])
+        derived = held.topic.derivation is not None
+        made = (DerivedFeed if derived else Feed)(
+            held,
+            partition.index,
+            place,
+            start=span.start,
+            codec=lambda topic: self.codec(unbound(topic) if derived else topic, live=not derived),
+            known=lambda version: self._definition(partition.topic, version),
+        )
+        return made, span
+
+    def _followed(self, feed: Feed) -> Feed:
+        self.feeds[feed.partition] = self._by_place[feed.place] = feed
+        self._fetcher.seek(feed.place, feed.next)
+        return feed
 
     def check_id(self, held: Registered, cluster: Cluster) -> None:
         """Raises: LogError HR-0346."""
