@@ -1,14 +1,17 @@
-"""headrace backup, restore, doctor, log, warm."""
+"""headrace backup, restore, checkpoint, doctor, log, warm."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import click
 
+from headrace.api import logs
+from headrace.cli.background import stand_back
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.cli.secrets import secret
 from headrace.clock import SystemClock
@@ -49,6 +52,29 @@ def restore(folder: str, source: Path) -> None:
     log = _log(folder)
     click.echo(backups.restore(source, log))
     shutil.rmtree(log.parent / "checkpoints", ignore_errors=True)
+
+
+@click.command()
+@click.option("--background", is_flag=True, help="Let everything else on this machine come first.")
+@click.pass_obj
+def checkpoint(folder: str, background: bool) -> None:
+    """Write checkpoints of what the served decisions' views hold: the next start, or takeover, reads only what comes
+    behind them. Says the views; exit 1 where one could not be written.
+
+    Goes on from the newest ones and reads the log beside whoever decides. `headrace serve` has it done now and then.
+    """
+    if background:
+        logs.to_stream(sys.stderr)
+        stand_back()
+    failed = False
+    with open_project(folder, role=Role.READER) as project:
+        for views in project.definitions.views_served:
+            if project.write_checkpoint(views):
+                click.echo(", ".join(views))
+            else:
+                failed = True
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 @click.command()

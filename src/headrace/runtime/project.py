@@ -188,6 +188,10 @@ class Project:
 
     def state(self, views: Sequence[str]) -> FeatureState:
         """The online state of some views, from its checkpoint or from nothing, read up to the log's end."""
+        state = self._states["-".join(sorted(views))] = self._state(views)
+        return state
+
+    def _state(self, views: Sequence[str]) -> FeatureState:
         fingerprints = {name: self.fingerprints("view")[name] for name in views}
         held = self.log.topics()
         topics = [each.topic for each in held]
@@ -201,7 +205,6 @@ class Project:
                 raise
             state = FeatureState(self.compile(views), topics=topics)
             state.catch_up(self.log)
-        self._states["-".join(sorted(views))] = state
         return state
 
     def read(self, view: str, entity: Hashable | list[Hashable], *, t: Instant | None = None) -> dict[str, object]:
@@ -355,18 +358,24 @@ class Project:
             recompute=recompute_with(self.log, self.compile),
         )
 
-    # --- closing ---
+    # --- checkpoints, closing ---
 
-    def checkpoint(self) -> None:
-        """Write every state's checkpoint."""
-        fingerprints = self.fingerprints("view")
-        for state in self._states.values():
-            self._checkpoints.write(state, fingerprints=fingerprints)
+    def write_checkpoint(self, views: Sequence[str]) -> bool:
+        """Bring the newest checkpoint of some views to the log's end, by a state of its own that goes at once: what
+        serves is not touched. Whether it is written; else it is said why not."""
+        return self._checkpoints.write(self._state(views), fingerprints=self.fingerprints("view"))
+
+    def newest_checkpoint(self, views: Sequence[str]) -> int:
+        """Its number, whoever wrote it; 0 where there is none. Raises: StateError HR-0561 to HR-0565."""
+        return self._checkpoints.newest(self.compile(views), fingerprints=self.fingerprints("view"))
 
     def close(self) -> None:
+        """Write every state's checkpoint, then give everything back."""
         with self._lock:
             if self._log is not None:
-                self.checkpoint()
+                fingerprints = self.fingerprints("view")
+                for state in self._states.values():
+                    self._checkpoints.write(state, fingerprints=fingerprints)
                 self._log.close()
                 self._log = None
 
