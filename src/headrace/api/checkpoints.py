@@ -34,7 +34,7 @@ class CheckpointProcess:
         self._project = project
         self._every = every
         self._metrics = metrics
-        self._known: dict[Views, int] = {}  # numbers of the newest checkpoints that this process has seen
+        self._known = self._look({})  # numbers of the newest checkpoints that this process has seen
         self._ends: Mapping[Partition, int] = {}  # of the log, when one was last written
         self._closing = threading.Event()
         self._lock = threading.Lock()  # between starting one and closing
@@ -55,7 +55,6 @@ class CheckpointProcess:
         self._thread.join()
 
     def _run(self) -> None:
-        self._known = self._look({})
         while not self._closing.wait(self._every):
             try:
                 self._turn()
@@ -86,7 +85,7 @@ class CheckpointProcess:
         project, found = self._project(), {}
         for views in project.definitions.views_served:
             try:
-                found[views] = project.newest_checkpoint(views)
+                found[views] = project.checkpoint(views, write=False)
             except HeadraceError:
                 found[views] = known.get(views, 0)
         return found

@@ -15,7 +15,7 @@ from headrace.cli.background import stand_back
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.cli.secrets import secret
 from headrace.clock import SystemClock
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import HeadraceError, StateError
 from headrace.core.times import Instant, iso
 from headrace.log import backup as backups
 from headrace.log.backup import Finding
@@ -59,7 +59,7 @@ def restore(folder: str, source: Path) -> None:
 @click.pass_obj
 def checkpoint(folder: str, background: bool) -> None:
     """Write checkpoints of what the served decisions' views hold: the next start, or takeover, reads only what comes
-    behind them. Says the views; exit 1 where one could not be written.
+    behind them. Says the views and the number of each; exit 1 where one could not be written.
 
     Goes on from the newest ones and reads the log beside whoever decides. `headrace serve` has it done now and then.
     """
@@ -69,10 +69,13 @@ def checkpoint(folder: str, background: bool) -> None:
     failed = False
     with open_project(folder, role=Role.READER) as project:
         for views in project.definitions.views_served:
-            if project.write_checkpoint(views):
-                click.echo(", ".join(views))
-            else:
+            try:
+                number = project.checkpoint(views)
+            except StateError as error:
+                click.echo(f"{', '.join(views)}: {error}", err=True)
                 failed = True
+            else:
+                click.echo(f"{', '.join(views)}: {number}")
     if failed:
         raise click.exceptions.Exit(1)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from headrace.core.errors import StateError
@@ -78,27 +78,30 @@ class Checkpoints:
         self._there[tuple(sorted(views))] = found.state.frontier
         return found.state
 
-    def write(self, state: FeatureState, *, fingerprints: Mapping[str, str]) -> bool:
-        """As it is now; not where it is written already. Where that fails, it is said; whether it is written."""
+    def write_all(self, states: Iterable[FeatureState], *, fingerprints: Mapping[str, str]) -> None:
+        """At an orderly end: what cannot be written is said."""
+        for state in states:
+            try:
+                self.write(state, fingerprints=fingerprints)
+            except StateError as error:
+                _logger.error("no checkpoint of %s: %s", ", ".join(state.views), error, extra={"code": error.code})
+
+    def write(self, state: FeatureState, *, fingerprints: Mapping[str, str]) -> None:
+        """As it is now; not where it is written already. Raises: StateError HR-0561 to HR-0565."""
         views = tuple(sorted(state.views))
         if state.frontier == self._there.get(views):
-            return True
+            return
         kept = self._log.kept(state.frontier)
-        try:
-            with self._lock:
-                checkpoint.write(
-                    state,
-                    self._place(views),
-                    fingerprints={name: fingerprints[name] for name in views},
-                    part=self._part(views),
-                    origin=self._origin,
-                    extra=kept,
-                )
-        except StateError as error:
-            _logger.error("no checkpoint of %s: %s", ", ".join(views), error, extra={"code": error.code})
-            return False
+        with self._lock:
+            checkpoint.write(
+                state,
+                self._place(views),
+                fingerprints={name: fingerprints[name] for name in views},
+                part=self._part(views),
+                origin=self._origin,
+                extra=kept,
+            )
         self._there[views] = state.frontier
-        return True
 
     def newest(self, plans: Sequence[ViewPlan], *, fingerprints: Mapping[str, str]) -> int:
         """The number of the newest checkpoint of these views, whoever wrote it; 0 where there is none. Raises:

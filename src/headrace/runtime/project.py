@@ -360,22 +360,21 @@ class Project:
 
     # --- checkpoints, closing ---
 
-    def write_checkpoint(self, views: Sequence[str]) -> bool:
-        """Bring the newest checkpoint of some views to the log's end, by a state of its own that goes at once: what
-        serves is not touched. Whether it is written; else it is said why not."""
-        return self._checkpoints.write(self._state(views), fingerprints=self.fingerprints("view"))
+    def checkpoint(self, views: Sequence[str], *, write: bool = True) -> int:
+        """The number of the newest checkpoint of some views, whoever wrote it; 0 where there is none. write: bring it
+        to the log's end before, by a state of its own that goes at once: what serves is not touched.
 
-    def newest_checkpoint(self, views: Sequence[str]) -> int:
-        """Its number, whoever wrote it; 0 where there is none. Raises: StateError HR-0561 to HR-0565."""
-        return self._checkpoints.newest(self.compile(views), fingerprints=self.fingerprints("view"))
+        Raises: StateError HR-0561 to HR-0565 where the place cannot be asked, or written."""
+        fingerprints = self.fingerprints("view")
+        if write:
+            self._checkpoints.write(self._state(views), fingerprints=fingerprints)
+        return self._checkpoints.newest(self.compile(views), fingerprints=fingerprints)
 
     def close(self) -> None:
         """Write every state's checkpoint, then give everything back."""
         with self._lock:
             if self._log is not None:
-                fingerprints = self.fingerprints("view")
-                for state in self._states.values():
-                    self._checkpoints.write(state, fingerprints=fingerprints)
+                self._checkpoints.write_all(self._states.values(), fingerprints=self.fingerprints("view"))
                 self._log.close()
                 self._log = None
 

@@ -10,6 +10,7 @@ import pytest
 
 from headrace.clients.kafka.define import KafkaSettings
 from headrace.core.codec import partition_of
+from headrace.core.errors import StateError
 from headrace.core.points import Partition
 from headrace.core.times import Instant
 from headrace.log.kafka import KafkaLog
@@ -78,9 +79,9 @@ def test_a_process_goes_on_from_what_another_wrote_beside_the_one_that_serves(op
         serving.apply()
         produce(serving, 0, 40)
         with opened() as beside:
-            assert beside.newest_checkpoint(VIEWS) == 0
-            assert beside.write_checkpoint(VIEWS)
-            assert beside.newest_checkpoint(VIEWS) == serving.newest_checkpoint(VIEWS) == 1
+            assert beside.checkpoint(VIEWS, write=False) == 0
+            assert beside.checkpoint(VIEWS) == 1
+            assert beside.checkpoint(VIEWS, write=False) == serving.checkpoint(VIEWS, write=False) == 1
         produce(serving, 40, 9)
         with opened() as later:
             assert values(later) == values(serving)
@@ -95,14 +96,14 @@ def test_what_is_written_already_is_not_written_again(opened: Open) -> None:
         produce(serving, 0, 5)
         for _ in range(2):
             with opened() as beside:
-                assert beside.write_checkpoint(VIEWS)
-        assert serving.newest_checkpoint(VIEWS) == 1
+                assert beside.checkpoint(VIEWS) == 1
+        assert serving.checkpoint(VIEWS, write=False) == 1
         produce(serving, 5, 5)
         with opened() as beside:
-            assert beside.write_checkpoint(VIEWS)
-        assert serving.newest_checkpoint(VIEWS) == 2
+            assert beside.checkpoint(VIEWS) == 2
+        assert serving.checkpoint(VIEWS, write=False) == 2
     with opened() as again:
-        assert again.newest_checkpoint(VIEWS) == 2, "no state was made here, so none is written at the end"
+        assert again.checkpoint(VIEWS, write=False) == 2, "no state was made here, so none is written at the end"
 
 
 def test_a_place_that_fails_is_said_and_harms_nothing_else(
@@ -113,7 +114,8 @@ def test_a_place_that_fails_is_said_and_harms_nothing_else(
         serving.apply()
         produce(serving, 0, 5)
         with opened(checkpoints=f"file://{tmp_path}/file/below") as beside, caplog.at_level(logging.ERROR):
-            assert not beside.write_checkpoint(VIEWS)
+            with pytest.raises(StateError, match="HR-0561"):
+                beside.checkpoint(VIEWS)
             assert values(beside) == values(serving)
         assert "no checkpoint of activity" in caplog.text and "HR-0561" in caplog.text
 
@@ -125,7 +127,7 @@ def test_what_the_log_learned_may_be_lost(opened: Open, tmp_path: Path, caplog: 
         produce(serving, 0, 40)
         with opened() as beside, pytest.MonkeyPatch.context() as nothing:
             nothing.setattr(type(beside.log), "kept", lambda self, cut: {})
-            assert beside.write_checkpoint(VIEWS)
+            assert beside.checkpoint(VIEWS) == 1
         produce(serving, 40, 9)
         with opened() as later:
             assert values(later) == values(serving)
