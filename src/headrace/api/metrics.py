@@ -64,6 +64,10 @@ class Metrics:
         self._events = Counter(
             "headrace_events_appended", "Events by verdict.", ("topic", "verdict"), registry=registry
         )
+        self._checkpoints = Counter(
+            "headrace_checkpoints", "Times that checkpoints were written beside the server.", ("result",),
+            registry=registry,
+        )  # fmt: skip
         self._sampled: Counter | None = None
         self._behind: Gauge | None = None
         self._looks: dict[str, Gauge] = {}
@@ -104,6 +108,9 @@ class Metrics:
             self._serving.remove(decision, before)
         self._served[decision] = now
         self._serving.labels(decision, now).set(1)
+
+    def checkpointed(self, *, well: bool) -> None:
+        self._counter(self._checkpoints, "written" if well else "failed").inc()
 
     # --- the sampler ---
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from headrace.api import answers, bodies
 from headrace.api.answers import DecisionAnswer
 from headrace.api.arrow import arrow_of
+from headrace.api.checkpoints import CheckpointProcess
 from headrace.api.desk import Desk
 from headrace.api.forwarding import Forward, Forwarded, Forwarder
 from headrace.api.lanes import Lane, Undecided, Waiting
@@ -102,6 +103,11 @@ class Service:
             self._sampler = SamplerProcess(
                 project.folder, share=settings.sample_share, every=settings.sample_seconds, metrics=metrics
             )
+        self._checkpoints: CheckpointProcess | None = None
+        if settings.checkpoint_seconds > 0:
+            self._checkpoints = CheckpointProcess(
+                lambda: self.project, every=settings.checkpoint_seconds, metrics=metrics
+            )
         metrics.gauge("headrace_ready", "1 where /readyz says ready.", {}, lambda: float(not self.unready()))
 
     def _share(self, address: str, served: Sequence[str]) -> None:
@@ -168,6 +174,8 @@ class Service:
         self.stopping = True
         if self._sampler is not None:
             self._sampler.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
         for lane in self.lanes.values():
             lane.close()
         if self.ownership is not None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import click
 
 from headrace.api import logs
+from headrace.cli.background import stand_back
 from headrace.cli.compare import compare, show_differences
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.core.errors import HeadraceError, InputError
@@ -155,7 +155,7 @@ def sample(folder: str, share: float, every: float, with_parent: bool) -> None:
     parent = os.getppid() if with_parent else 0
     if with_parent:
         logs.to_stream(sys.stderr)
-        _stand_back()
+        stand_back()
     with contextlib.ExitStack() as closing:
         project = open_project(folder, role="reader")
         closing.callback(project.close)
@@ -180,14 +180,6 @@ def sample(folder: str, share: float, every: float, with_parent: bool) -> None:
                     return
                 sampler.follow()
                 emit_json({"behind": sampler.behind()})
-
-
-def _stand_back() -> None:
-    """What serves comes first: for the processors, where memory ends, and at the terminal."""
-    os.nice(19)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent ends it
-    with contextlib.suppress(OSError):  # not on every system
-        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
 
 
 def _show_report(report: ReplayReport, output: str) -> None:

@@ -35,6 +35,7 @@ _COMMANDS = {
     "streams": ("headrace.cli.streams", "streams", "Fill derived topics."),
     "backup": ("headrace.cli.operations", "backup", "Copy the log while it is being written."),
     "restore": ("headrace.cli.operations", "restore", "Put a backup in place of a missing log."),
+    "checkpoint": ("headrace.cli.operations", "checkpoint", "Make the next start short."),
     "doctor": ("headrace.cli.operations", "doctor", "Check the log, the project, its server."),
     "log": ("headrace.cli.operations", "log", "Set right what a wrong clock wrote."),
     "dev": ("headrace.cli.dev", "dev", "Run a real Kafka cluster on this machine."),

@@ -1,19 +1,22 @@
-"""headrace backup, restore, doctor, log, warm."""
+"""headrace backup, restore, checkpoint, doctor, log, warm."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import click
 
+from headrace.api import logs
+from headrace.cli.background import stand_back
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.cli.secrets import secret
 from headrace.clock import SystemClock
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import HeadraceError, StateError
 from headrace.core.times import Instant, iso
 from headrace.log import backup as backups
 from headrace.log.backup import Finding
@@ -51,6 +54,32 @@ def restore(folder: str, source: Path) -> None:
     log = _log(folder)
     click.echo(backups.restore(source, log))
     shutil.rmtree(log.parent / "checkpoints", ignore_errors=True)
+
+
+@click.command()
+@click.option("--background", is_flag=True, help="Let everything else on this machine come first.")
+@click.pass_obj
+def checkpoint(folder: str, background: bool) -> None:
+    """Write checkpoints of what the served decisions' views hold: the next start, or takeover, reads only what comes
+    behind them. Says the views and the number of each; exit 1 where one could not be written.
+
+    Goes on from the newest ones and reads the log beside whoever decides. `headrace serve` has it done now and then.
+    """
+    if background:
+        logs.to_stream(sys.stderr)
+        stand_back()
+    failed = False
+    with open_project(folder, role=Role.READER) as project:
+        for views in project.definitions.views_served:
+            try:
+                number = project.checkpoint(views)
+            except StateError as error:
+                click.echo(f"{', '.join(views)}: {error}", err=True)
+                failed = True
+            else:
+                click.echo(f"{', '.join(views)}: {number}")
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 @click.command()

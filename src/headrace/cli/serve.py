@@ -40,6 +40,13 @@ from headrace.runtime.sampling import EVERY_SECONDS, SHARE
     type=click.FloatRange(0.1),
     help="Between two looks of the sampler, at least.",
 )
+@click.option(
+    "--checkpoint-seconds",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Between two checkpoints that are written beside the server, so that a takeover is short; 0: only at the end.",
+)
 @click.option("--access-log", is_flag=True, help="One line a request on stderr.")
 @click.option(
     "--json-bytes-max", default=1_048_576, show_default=True, type=click.IntRange(1_024), help="Of a JSON body."
@@ -64,6 +71,7 @@ def serve(
     decisions: tuple[str, ...],
     sample: float,
     sample_seconds: float,
+    checkpoint_seconds: float,
     access_log: bool,
     json_bytes_max: int,
     bulk_bytes_max: int,
@@ -91,6 +99,7 @@ def serve(
         body_seconds_max=body_seconds_max,
         sample_share=sample,
         sample_seconds=sample_seconds,
+        checkpoint_seconds=checkpoint_seconds,
     )
     project = open_project(folder)
     tokens = TokenStore(project.state_folder)

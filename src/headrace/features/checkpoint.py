@@ -9,7 +9,7 @@ owns some) or of all of them, and never changes; which one is furthest is in its
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,6 @@ import msgspec
 
 from headrace.core.errors import StateError
 from headrace.core.kernel.program import SEMANTICS
-from headrace.core.points import Cut
 from headrace.features.checkpoint_folder import Files, FolderCheckpoints
 from headrace.features.checkpoint_names import (
     KEPT,
@@ -80,20 +79,6 @@ class _Version(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A state as it was, to be put while it goes on. files: made already, or made anew for each `put`, and then the
-    state must not change before `put` is done. size_bytes: of the files made already, else 0."""
-
-    part: str
-    cut: Cut
-    kind: str
-    origin: str
-    said: StateSaid
-    files: Callable[[], Iterator[Part]]
-    size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
     """name: of the checkpoint. extra: the files that its writer added, by their names."""
 
@@ -120,38 +105,18 @@ def write(
     through memory. A crash at any point leaves the checkpoints that were there, or those and this one.
     Raises: StateError HR-0561 to HR-0565 as the store does.
     """
-    said = said_of(state, fingerprints)
     store = _store(place, files)
-    return put(_snapshot(state, said, part, origin, lambda: _with_extra(files_of(state), extra)), store, kept=kept)
-
-
-def snapshot(
-    state: FeatureState,
-    *,
-    fingerprints: Mapping[str, str],
-    part: str = "",
-    origin: str = "",
-    extra: Mapping[str, bytes] | None = None,
-) -> Snapshot:
-    """A copy of the state in memory, to be `put` by another thread while the state goes on. Parameters as of `write`.
-    Cost: the state's bytes, and the time to copy them."""
-    made = tuple(_with_extra(files_of(state), extra))
-    size = sum(len(one) for _, parts in made for one in parts)
-    return _snapshot(state, said_of(state, fingerprints), part, origin, lambda: iter(made), size)
-
-
-def put(snapshot: Snapshot, store: CheckpointStore, *, kept: int = KEPT) -> str:
-    """`write`, of a snapshot."""
-    part = part_name(snapshot.part)
+    of = kind([view.plan for view in state.views.values()], fingerprints=fingerprints, origin=origin)
+    part = part_name(part)
     there = parsed(store.names(f"{part}-"))
     number = next_number(there)
     left = store.unfinished(f"{part}-")
     for gone in map(str, abandoned(parsed(left), number)) if store.shared else left:
         store.remove(gone)
     for attempt in range(ATTEMPTS_MAX):
-        made = CheckpointName.of(snapshot.cut, part=part, number=number + attempt, kind=snapshot.kind)
+        made = CheckpointName.of(state.frontier, part=part, number=number + attempt, kind=of)
         try:
-            store.put(str(made), _with_manifest(snapshot, str(made)))
+            store.put(str(made), _with_manifest(state, fingerprints, origin, extra, str(made)))
         except StateError as error:
             if error.code != "HR-0566" or attempt + 1 == ATTEMPTS_MAX:
                 raise
@@ -159,6 +124,13 @@ def put(snapshot: Snapshot, store: CheckpointStore, *, kept: int = KEPT) -> str:
         break
     _remove_old(store, outdated([*there, made], made, kept=kept))
     return str(made)
+
+
+def kind(plans: Sequence[ViewPlan], *, fingerprints: Mapping[str, str], origin: str = "") -> str:
+    """Of what a checkpoint of these views is, as names have it (`CheckpointName.kind`): only one of the same kind is
+    restored."""
+    meanings = sorted((plan.view.name, fingerprints[plan.view.name], program_hash(plan)) for plan in plans)
+    return short_hash(repr((FORMAT, SEMANTICS, origin, meanings)))
 
 
 def restore(
@@ -209,7 +181,11 @@ def restore_whole(
     make: MakeState = FeatureState,
 ) -> Restored | None:
     """`restore`, with what the checkpoint's writer added to it."""
-    for name in reversed(parsed(store.names(f"{part_name(part)}-"))):
+    tried: set[CheckpointName] = set()
+    # Others write and let old ones go meanwhile; whoever finds that what was listed is gone looks at what is there now.
+    while left := [name for name in parsed(store.names(f"{part_name(part)}-")) if name not in tried]:
+        name = left[-1]
+        tried.add(name)
         where = f"{name} in {store.place}"
         try:
             manifest = _manifest(store, str(name), where)
@@ -274,28 +250,27 @@ def _store(place: CheckpointStore | Path, files: Files | None) -> CheckpointStor
     return FolderCheckpoints(place, files=files) if isinstance(place, Path) else place
 
 
-def _snapshot(
-    state: FeatureState, said: StateSaid, part: str, origin: str, files: Callable[[], Iterator[Part]], size: int = 0
-) -> Snapshot:
-    meanings = sorted((name, view.fingerprint, view.program) for name, view in said.views.items())
-    kind = short_hash(repr((FORMAT, SEMANTICS, origin, meanings)))
-    return Snapshot(part=part, cut=state.frontier, kind=kind, origin=origin, said=said, files=files, size_bytes=size)
-
-
 def _with_extra(files: Iterator[Part], extra: Mapping[str, bytes] | None) -> Iterator[Part]:
     yield from files
     for name, body in (extra or {}).items():
         yield EXTRA + name, [body]
 
 
-def _with_manifest(snapshot: Snapshot, name: str) -> Iterator[Part]:
+def _with_manifest(
+    state: FeatureState, fingerprints: Mapping[str, str], origin: str, extra: Mapping[str, bytes] | None, name: str
+) -> Iterator[Part]:
     """The files, and then what each of them is."""
     wholes: dict[str, _Whole] = {}
-    for file, parts in snapshot.files():
+    for file, parts in _with_extra(files_of(state), extra):
         wholes[file] = _Whole(bytes=sum(len(part) for part in parts), hash=bytes_hash(parts))
         yield file, parts
     said = _Manifest(
-        format=FORMAT, name=name, semantics=SEMANTICS, origin=snapshot.origin, state=snapshot.said, files=wholes
+        format=FORMAT,
+        name=name,
+        semantics=SEMANTICS,
+        origin=origin,
+        state=said_of(state, fingerprints),
+        files=wholes,
     )
     body = msgspec.json.encode(said)
     yield MANIFEST, [msgspec.json.encode(_Signed(hash=bytes_hash([body]), manifest=msgspec.Raw(body)))]

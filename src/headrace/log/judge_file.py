@@ -8,7 +8,7 @@ numbers of its own (`more`): where to begin reading again for an older row, whic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -39,19 +39,29 @@ class JudgeSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JudgeFile:
-    """What a file said. next: how far the partition was judged, as its writer counts. more: its writer's numbers."""
+    """What a file said. judge: knows what the writer's knew. version: of the definition in force. next: how far the
+    partition was judged, as its writer counts. more: its writer's numbers."""
 
+    judge: Judge
     snapshot: JudgeSnapshot
+    version: int
     next: int
     more: Mapping[str, Integers]
 
 
+class _Format(msgspec.Struct):
+    format: int
+
+
 class _Said(msgspec.Struct, forbid_unknown_fields=True):
-    """dedup: microseconds; a judge that must know longer cannot go on from here. id: the topic's, "" for none."""
+    """origin: of which log, in the writer's words. dedup: microseconds; a judge that must know longer cannot go on from
+    here. id: the topic's, "" for none."""
 
     format: int
+    origin: str
     topic: str
     partition: int
+    version: int
     id: str
     text: bool
     dedup: int
@@ -59,17 +69,27 @@ class _Said(msgspec.Struct, forbid_unknown_fields=True):
     next: int
 
 
-def judge_to_bytes(judge: Judge, partition: int, *, next: int, more: Mapping[str, Integers] | None = None) -> bytes:
+def judge_to_bytes(
+    judge: Judge,
+    partition: int,
+    *,
+    next: int,
+    origin: str = "",
+    version: int = 1,
+    more: Mapping[str, Integers] | None = None,
+) -> bytes:
     """A live partition's share of a judge. Not between `mark` and a commit that may fail.
 
-    next: how far the partition was judged. more: arrays of int64 to keep with it, by name. Cost: about a second and 10
-    MB for 10^6 ids.
+    next: how far the partition was judged. origin: of which log it is. version: of the judge's definition. more: arrays
+    of int64 to keep with it, by name. Cost: 13 MB for 10^6 text ids.
     """
     found = snapshot(judge, partition)
     said = _Said(
         format=FORMAT,
+        origin=origin,
         topic=judge.topic.name,
         partition=partition,
+        version=version,
         id=judge.topic.id or "",
         text=isinstance(found.ids, list),
         dedup=judge.topic.dedup.micros,
@@ -91,33 +111,44 @@ def judge_to_bytes(judge: Judge, partition: int, *, next: int, more: Mapping[str
     return b"".join((_MAGIC, _digest(body), body))
 
 
-def judge_from_bytes(body: bytes, judge: Judge, partition: int) -> JudgeFile:
-    """Bring a judge that knows nothing of the partition to where the bytes were written; what else they said.
+def judge_from_bytes(
+    body: bytes, partition: int, *, judge: Callable[[int], Judge | None], what: str, origin: str = ""
+) -> JudgeFile:
+    """A judge as it was when the bytes were written, and what else they said.
 
-    Raises: StateError HR-0551 where the bytes are not what was written, HR-0550 where they are of another partition,
-    format or id, or of a shorter `dedup`. The judge is unchanged then: read the partition from its start.
+    judge: one that knows nothing of the partition yet, of a version's definition; None where there is no such version.
+    what: whose bytes they are, for messages. Raises: StateError HR-0551 where the bytes are not what was written,
+    HR-0550 where they are of another log, partition, format or id, or of a shorter `dedup`. What `judge` gave knows
+    nothing then: read the partition from its start.
     """
     head = len(_MAGIC) + _DIGEST_BYTES
     if body[: len(_MAGIC)] != _MAGIC or body[len(_MAGIC) : head] != _digest(memoryview(body)[head:]):
         raise StateError(
             "HR-0551",
-            f"the judge's checkpoint of {judge.topic.name!r} partition {partition} is damaged",
+            f"the judge's checkpoint of {what} is damaged",
             detail="its hash differs",
-            hint="an older one is used, or the log alone",
+            hint="the partition is read from its start",
         )
     source = pa.BufferReader(pa.py_buffer(memoryview(body)[head:]))
     known, numbers = (pa.ipc.open_stream(source).read_all() for _ in range(2))
-    said = _said(judge, partition, known.schema.metadata[_SAID])
-    ids = known.column("id").to_pylist() if said.text else known.column("id").to_numpy()
+    text = known.schema.metadata[_SAID]
+    format = msgspec.json.decode(text, type=_Format).format
+    if format != FORMAT:
+        raise _unfit(what, f"expected format {FORMAT}, seen {format}")
+    said = msgspec.json.decode(text, type=_Said)
+    made = judge(said.version)
+    if made is None:
+        raise _unfit(what, f"the topic has no version {said.version}")
+    _check(said, made, partition, origin, what)
     found = JudgeSnapshot(
         maximum=Instant(said.maximum),
-        ids=ids,
+        ids=known.column("id").to_pylist() if said.text else known.column("id").to_numpy(),
         payloads=known.column("payload").to_numpy(),
         available_at=known.column("available_at").to_numpy(),
     )
-    resume(judge, partition, found)
+    resume(made, partition, found)
     more = {name: np.array(numbers.column(name)[0].values.to_numpy()) for name in numbers.column_names}
-    return JudgeFile(snapshot=found, next=said.next, more=more)
+    return JudgeFile(judge=made, snapshot=found, version=said.version, next=said.next, more=more)
 
 
 def snapshot(judge: Judge, partition: int) -> JudgeSnapshot:
@@ -160,19 +191,21 @@ def resume(judge: Judge, partition: int, snapshot: JudgeSnapshot) -> None:
             ids.put(snapshot.ids[rows], snapshot.payloads[rows], snapshot.available_at[rows], None)
 
 
-def _said(judge: Judge, partition: int, text: bytes) -> _Said:
-    said = msgspec.json.decode(text, type=_Said)
+def _check(said: _Said, judge: Judge, partition: int, origin: str, what: str) -> None:
     topic = judge.topic
-    seen = (said.format, said.topic, said.partition, said.id, said.text)
-    wanted = (FORMAT, topic.name, partition, topic.id or "", judge._text)
+    seen = (said.origin, said.topic, said.partition, said.id, said.text)
+    wanted = (origin, topic.name, partition, topic.id or "", judge._text)
     if seen != wanted or said.dedup < topic.dedup.micros:
-        raise StateError(
-            "HR-0550",
-            f"the judge's checkpoint is not of {topic.name!r} partition {partition} as it is judged now",
-            detail=f"expected {wanted}, dedup of {topic.dedup.micros} us at most, seen {seen}, {said.dedup} us",
-            hint="an older one is used, or the log alone",
-        )
-    return said
+        raise _unfit(what, f"expected {wanted}, dedup of {topic.dedup.micros} us at most, seen {seen}, {said.dedup} us")
+
+
+def _unfit(what: str, detail: str) -> StateError:
+    return StateError(
+        "HR-0550",
+        f"the judge's checkpoint is not of {what} as it is judged now",
+        detail=detail,
+        hint="the partition is read from its start",
+    )
 
 
 def _digest(body: memoryview) -> bytes:

@@ -33,6 +33,7 @@ from headrace.log.kafka_following import SLICE, Codecs, Following
 from headrace.log.kafka_imports import Imports
 from headrace.log.kafka_registry import Registered, judges_alike
 from headrace.log.kafka_restart import restart_clock
+from headrace.log.kafka_resume import kept, resume
 from headrace.log.kafka_rows import (
     Stored,
     offset_of,
@@ -489,6 +490,16 @@ class KafkaLog(Log):
         live = {held.partition(index) for held in there for index in range(held.topic.partitions)}
         sealed = [(held, one) for held in there for one in held.imports if one.sealed]
         return live | {held.partition(one.first + number) for held, one in sealed for number in range(one.partitions)}
+
+    # --- from where another process was ---
+
+    def kept(self, cut: Cut) -> Mapping[str, bytes]:
+        self._open()
+        return kept(self._following, cut)
+
+    def resume(self, kept: Mapping[str, bytes]) -> int:
+        self._open()
+        return resume(self._following, kept)
 
     # --- clocks ---
 

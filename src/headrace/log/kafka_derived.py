@@ -122,6 +122,7 @@ class DerivedFeed(Feed):
     """One partition of a derived topic. Its rows keep their sources' times, so it has no running maximum: available_at
     is the horizon, that of the slowest of the source's live partitions that it has rows of."""
 
+    keeps = False  # it judges nothing
     _newest: dict[int, int] | None = None  # by live partition of the source
 
     @property

@@ -18,10 +18,12 @@ import pyarrow as pa
 
 from headrace.clients.kafka.port import Place, Record
 from headrace.core.codec import partitions_of
+from headrace.core.errors import StateError
 from headrace.core.points import Partition
 from headrace.core.schema import Schema
 from headrace.core.times import Instant
 from headrace.log.define import Clock, Partitioning, Topic
+from headrace.log.judge_file import judge_from_bytes, judge_to_bytes
 from headrace.log.kafka_registry import Registered
 from headrace.log.kafka_rows import Decoded, Verdicts, decoded, offset_of, position, restamped, version_of
 from headrace.log.kafka_topics import ANCHOR_EVERY
@@ -65,8 +67,10 @@ class Feed:
     behind the newest row. available_at: the running maximum. tail_from: rows from this position on are in memory.
 
     What is given is judged when somebody asks: single records come a thousand times a second, and a batch of them costs
-    little more than one.
+    little more than one. keeps: whether `kept` says all that it knows.
     """
+
+    keeps = True
 
     def __init__(
         self,
@@ -193,20 +197,27 @@ class Feed:
 
     def _judged(self, topic: Topic, found: Decoded) -> Judged:
         index, judge = self.partition.index, self._judge
+        # Whatever lies here moves the running maximum, so that a row is judged alike in whatever batches it comes.
+        timed = judge.timed(found.rows, found.stamps, maximum=self._available_at, request=found.requests)
         misplaced = partitions_of(found.rows.column(topic.key), topic.partitions) != index
         if topic.partitioning is Partitioning.FOREIGN or not misplaced.any():
-            judged = judge.live(index, found.rows, found.stamps, request=found.requests)
+            judged = judge.identified(index, found.rows, timed)
             judge.remember(index, found.rows, judged)
             return judged
-        # What lies in a wrong partition makes no id known, and is told apart from what does.
-        everything = judge.timed(found.rows, found.stamps, maximum=self._available_at, request=found.requests)
-        mask = pa.array(~misplaced)
-        rows = found.rows.filter(mask)
-        judged = judge.live(index, rows, found.stamps[~misplaced], request=found.requests[~misplaced])
+        # What lies in a wrong partition makes no id known.
+        fine = ~misplaced
+        rows = found.rows.filter(pa.array(fine))
+        part = Judged(
+            verdicts=timed.verdicts[fine],
+            event_times=timed.event_times[fine],
+            available_at=timed.available_at[fine],
+            payloads=timed.payloads,
+        )
+        judged = judge.identified(index, rows, part)
         judge.remember(index, rows, judged)
-        everything.verdicts[~misplaced] = judged.verdicts
-        everything.verdicts[misplaced] = Verdict.MISPLACED
-        return everything
+        timed.verdicts[fine] = judged.verdicts
+        timed.verdicts[misplaced] = Verdict.MISPLACED
+        return timed
 
     def _anchor(self, topic: Topic, found: Decoded, judged: Judged) -> None:
         """The rows with which a minute of available_at begins; all rows of a record came at one instant."""
@@ -281,6 +292,70 @@ class Feed:
     def unreadable_count(self) -> int:
         self._settle()
         return self._unreadable_count
+
+    # --- another process's ---
+
+    def kept(self) -> bytes:
+        """What this feed knows, for one that goes on from here (`resume`). Cost: that of `judge_to_bytes`."""
+        with self._lock:
+            self._settle()
+            offsets, maxima, versions = zip(*self._marks, strict=True)
+            numbers: dict[str, Sequence[int]] = {
+                "end": (self._end,),
+                "available_at": (self._available_at,),
+                "unreadable": (self._unreadable_count,),
+                "restarts": (self._restarts,),
+                "mark_offsets": offsets,
+                "mark_maxima": maxima,
+                "mark_versions": versions,
+                "by_id": self._by_id[0],
+                "by_id_verdicts": self._by_id[1],
+            }
+            return judge_to_bytes(
+                self._judge,
+                self.partition.index,
+                next=self.next,
+                origin=self._origin,
+                version=self._version,
+                more={name: np.array(values, np.int64) for name, values in numbers.items()},
+            )
+
+    def resume(self, body: bytes) -> None:
+        """Know what another knew of this partition, and go on from there; this one has taken nothing yet. No row is in
+        memory then, and older ones are found again as by who read them. Raises: StateError HR-0550, HR-0551, HR-0568
+        (the partition's clock was restarted since), and nothing is changed."""
+        there = range(1, self.held.version + 1)
+        found = judge_from_bytes(
+            body,
+            self.partition.index,
+            judge=lambda version: Judge(self._known(version)) if version in there else None,
+            what=str(self.partition),
+            origin=self._origin,
+        )
+        more = {name: values.tolist() for name, values in found.more.items()}
+        if more["restarts"][0] != self._restarts:
+            raise StateError(
+                "HR-0568",
+                f"the judge's checkpoint of {self.partition} does not fit the log",
+                detail=f"it knows of {more['restarts'][0]} restarts of the clock, the log has {self._restarts}",
+                hint="the partition is read from its start",
+            )
+        self._judge, self._version, self.next = found.judge, found.version, found.next
+        self._end = self._tail_from = more["end"][0]
+        self._available_at = more["available_at"][0]
+        self._unreadable_count = more["unreadable"][0]
+        self._marks = list(zip(more["mark_offsets"], more["mark_maxima"], more["mark_versions"], strict=True))
+        self._by_id = (more["by_id"], more["by_id_verdicts"])
+        self.begin = self._marks[0][0]
+
+    @property
+    def _restarts(self) -> int:
+        """How often an operator said when rows of this partition came."""
+        return sum(each.partition == self.partition.index for each in self.held.restarts)
+
+    @property
+    def _origin(self) -> str:
+        return f"{self.held.kafka_id} incarnation {self.held.incarnation}"
 
     # --- reading ---
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.clients.kafka.port import Cluster, Fetched, Fetcher, KafkaClient, Outgoing, Place, Record, Span
-from headrace.core.errors import LogError, NotFoundError, did_you_mean
+from headrace.core.errors import LogError, NotFoundError, StateError, did_you_mean
 from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.times import ZERO, Clock, Duration
 from headrace.log import kafka_registry as registry
@@ -185,32 +185,56 @@ class Following:
         HR-0346 (another topic has its name now)."""
         with self.lock:
             found = self.feeds.get(partition)
-            if found is not None:
-                return found
-            held = self.find(partition)
-            place = self.place(held, partition.index)
-            self.check_id(held, self.client.cluster(self.prefix))
-            if held.kafka_id not in self._settled:
-                self.check_settings(held)
-                self._settled.add(held.kafka_id)
-            derived = held.topic.derivation is not None
-            start = self.client.spans([place])[0].start
-            if (error := deleted(held, place, start)) is not None:
-                raise error
-            anchor = None if derived else self._anchor(held, partition.index, start)
-            made = (DerivedFeed if derived else Feed)(
-                held,
-                partition.index,
-                place,
-                start=start,
-                codec=lambda topic: self.codec(unbound(topic) if derived else topic, live=not derived),
-                known=lambda version: self._definition(partition.topic, version),
-                lock=self.lock,
-                anchor=anchor,
-            )
-            self.feeds[partition] = self._by_place[place] = made
-            self._fetcher.seek(place, made.next)
-            return made
+            return self._followed(self._made(partition)[0]) if found is None else found
+
+    def resume(self, partition: Partition, body: bytes) -> bool:
+        """Follow a live partition from where the feed of another process was, which `body` knows (`Feed.kept`). False
+        where it is followed already.
+
+        Raises: as `feed`; StateError HR-0550, HR-0551, HR-0568 where that feed was of another log, or of more than is
+        there: it is not followed then."""
+        with self.lock:
+            if partition in self.feeds:
+                return False
+            made, span = self._made(partition)
+            made.resume(body)
+            if not span.start <= made.next <= span.end:
+                raise StateError(
+                    "HR-0568",
+                    f"the judge's checkpoint of {partition} does not fit the log",
+                    detail=f"it was judged up to Kafka offset {made.next}, the log has {span.start} to {span.end}",
+                    hint="the partition is read from its start",
+                )
+            self._followed(made)
+            return True
+
+    def _made(self, partition: Partition) -> tuple[Feed, Span]:
+        held = self.find(partition)
+        place = self.place(held, partition.index)
+        self.check_id(held, self.client.cluster(self.prefix))
+        if held.kafka_id not in self._settled:
+            self.check_settings(held)
+            self._settled.add(held.kafka_id)
+        derived = held.topic.derivation is not None
+        (span,) = self.client.spans([place])
+        if (error := deleted(held, place, span.start)) is not None:
+            raise error
+        made = (DerivedFeed if derived else Feed)(
+            held,
+            partition.index,
+            place,
+            start=span.start,
+            codec=lambda topic: self.codec(unbound(topic) if derived else topic, live=not derived),
+            known=lambda version: self._definition(partition.topic, version),
+            lock=self.lock,
+            anchor=None if derived else self._anchor(held, partition.index, span.start),
+        )
+        return made, span
+
+    def _followed(self, feed: Feed) -> Feed:
+        self.feeds[feed.partition] = self._by_place[feed.place] = feed
+        self._fetcher.seek(feed.place, feed.next)
+        return feed
 
     def _anchor(self, held: Registered, index: int, start: int) -> Anchor | None:
         """Where a reader begins of a partition that lost its first records; at what is kept, where nobody said more."""

@@ -205,6 +205,10 @@ class Judge:
         self, partition: int, batch: pa.RecordBatch, now: int | Integers, request: bool | Booleans
     ) -> Judged:
         timed = self.timed(batch, now, maximum=self._maxima.get(partition, int(NEVER)), request=request)
+        return self.identified(partition, batch, timed)
+
+    def identified(self, partition: int, batch: pa.RecordBatch, timed: Judged) -> Judged:
+        """Rows of a live partition that were judged by the clock (`timed`, which is used up), by their ids too."""
         if self._id is None:
             return timed
         payloads, ids = self._payload.of_batch(batch), self._ids.get(partition, _Ids(self._text, None))

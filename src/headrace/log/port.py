@@ -339,6 +339,17 @@ class Log(ABC):
         well. fresh: False says what was known last, without a round trip."""
         return None
 
+    def kept(self, cut: Cut) -> Mapping[str, bytes]:
+        """What this log has learned of a cut's partitions by reading them, as files to lie beside a state that stands
+        there; `resume` takes them. None where verdicts are stored with the rows."""
+        return {}
+
+    def resume(self, kept: Mapping[str, bytes]) -> int:
+        """Go on reading partitions where another process's log was, instead of from their starts; to be called before
+        they are read. Returns how many these are. Rows are the same to the bit either way. What does not fit is passed
+        over, and said in a log line. Raises: LogError HR-0340 to HR-0342, HR-0346."""
+        return 0
+
     @abstractmethod
     def close(self) -> None:
         """Release the file; appends that were acknowledged are durable already."""

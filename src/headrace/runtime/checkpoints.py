@@ -2,20 +2,24 @@
 place.
 
 The one idea: a checkpoint only makes the next start short. One that is missing, damaged or of another meaning costs the
-time to read the log, and a place that fails is said and never stops what decides.
+time to read the log, and a place that fails is said and never stops what decides. Beside a state lies what the log had
+learned by reading (`Log.kept`), so that neither reads again what lies before.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from headrace.core.errors import StateError
+from headrace.core.points import Cut
 from headrace.features import checkpoint
 from headrace.features.checkpoint_address import open_store
 from headrace.features.checkpoint_folder import FolderCheckpoints
+from headrace.features.checkpoint_names import parsed, part_name
 from headrace.features.checkpoint_store import CheckpointStore
 from headrace.features.plan import ViewPlan
 from headrace.features.run import FeatureState
@@ -26,12 +30,16 @@ _logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Of one project. url: of a shared place; "" is the folder, which on a shared log several processes write."""
+    """Of one project. url: of a shared place; "" is the folder. Other processes may write there too. Any thread may
+    call; they take turns."""
 
     def __init__(self, folder: Path, url: str, log: Log) -> None:
         """Raises: UsageError HR-0560 for an address that is none."""
         self._folder = folder
+        self._log = log
         self._origin = origin_of(log)
+        self._lock = threading.Lock()  # a store is one thread's at a time
+        self._there: dict[tuple[str, ...], Cut] = {}  # by views, the cut of the checkpoint that this process knows of
         self._store: CheckpointStore | None = None
         if url:
             self._store = open_store(url)
@@ -45,40 +53,69 @@ class Checkpoints:
     def restore(
         self, plans: Sequence[ViewPlan], *, fingerprints: Mapping[str, str], held: Sequence[TopicState]
     ) -> FeatureState | None:
-        """The state of the furthest checkpoint that fits; None where there is none. plans: fresh, and used up."""
+        """The state of the furthest checkpoint that fits; None where there is none. The log goes on from there too.
+        plans: fresh, and used up. Raises: LogError, as `Log.resume`."""
         views = [plan.view.name for plan in plans]
         try:
-            return checkpoint.restore(
-                plans,
-                self._place(views),
-                fingerprints=fingerprints,
-                topics=[state.topic for state in held],
-                part=self._part(views),
-                origin=self._origin,
-                held=held,
-            )
+            with self._lock:
+                found = checkpoint.restore_whole(
+                    plans,
+                    self._place(views),
+                    fingerprints=fingerprints,
+                    topics=[state.topic for state in held],
+                    part=self._part(views),
+                    origin=self._origin,
+                    held=held,
+                )
         except StateError as error:
             _logger.error(
                 "the state of %s is read from the log: %s", ", ".join(views), error, extra={"code": error.code}
             )
             return None
+        if found is None:
+            return None
+        self._log.resume(found.extra)
+        self._there[tuple(sorted(views))] = found.state.frontier
+        return found.state
+
+    def write_all(self, states: Iterable[FeatureState], *, fingerprints: Mapping[str, str]) -> None:
+        """At an orderly end: what cannot be written is said."""
+        for state in states:
+            try:
+                self.write(state, fingerprints=fingerprints)
+            except StateError as error:
+                _logger.error("no checkpoint of %s: %s", ", ".join(state.views), error, extra={"code": error.code})
 
     def write(self, state: FeatureState, *, fingerprints: Mapping[str, str]) -> None:
-        """As it is now. Where that fails, it is said."""
-        views = list(state.views)
-        try:
+        """As it is now; not where it is written already. Raises: StateError HR-0561 to HR-0565."""
+        views = tuple(sorted(state.views))
+        if state.frontier == self._there.get(views):
+            return
+        kept = self._log.kept(state.frontier)
+        with self._lock:
             checkpoint.write(
                 state,
                 self._place(views),
                 fingerprints={name: fingerprints[name] for name in views},
                 part=self._part(views),
                 origin=self._origin,
+                extra=kept,
             )
-        except StateError as error:
-            _logger.error("no checkpoint of %s: %s", ", ".join(views), error, extra={"code": error.code})
+        self._there[views] = state.frontier
 
-    def _place(self, views: Sequence[str]) -> CheckpointStore | Path:
-        return self._folder / "-".join(sorted(views)) if self._store is None else self._store
+    def newest(self, plans: Sequence[ViewPlan], *, fingerprints: Mapping[str, str]) -> int:
+        """The number of the newest checkpoint of these views, whoever wrote it; 0 where there is none. Raises:
+        StateError HR-0561 to HR-0565 where the place cannot be asked."""
+        views = [plan.view.name for plan in plans]
+        of = checkpoint.kind(plans, fingerprints=fingerprints, origin=self._origin)
+        with self._lock:
+            names = parsed(self._place(views).names(f"{part_name(self._part(views))}-"))
+        return max((name.number for name in names if name.kind == of), default=0)
+
+    def _place(self, views: Sequence[str]) -> CheckpointStore:
+        if self._store is not None:
+            return self._store
+        return FolderCheckpoints(self._folder / "-".join(sorted(views)), shared=True)
 
     def _part(self, views: Sequence[str]) -> str:
         """Of a place with the states of several sets of views: which set. Names of views may have any letters."""

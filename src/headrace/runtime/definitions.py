@@ -86,6 +86,12 @@ class Definitions:
         challenging = {one.decision.name for decision in self.decisions.values() for one in decision.challengers}
         return tuple(name for name in self.decisions if name not in challenging)
 
+    @property
+    def views_served(self) -> tuple[tuple[str, ...], ...]:
+        """The views of each decision that answers requests, each set of them once: what states there are."""
+        found = {tuple(sorted(self.decisions[name].views)) for name in self.served}
+        return tuple(sorted(views for views in found if views))
+
     def declared(self, *, tz_version: str) -> tuple[Declared, ...]:
         """What the catalog compares; a fingerprint covers those of everything that its definition needs."""
         made: dict[tuple[str, str], Declared] = {}

@@ -190,6 +190,10 @@ class Project:
     def state(self, views: Sequence[str], *, halts: dict[Partition, HaltedError] | None = None) -> FeatureState:
         """The online state of some views, from its checkpoint or from nothing, read up to the log's end. halts: as of
         `FeatureState.catch_up`."""
+        state = self._states["-".join(sorted(views))] = self._state(views, halts)
+        return state
+
+    def _state(self, views: Sequence[str], halts: dict[Partition, HaltedError] | None = None) -> FeatureState:
         fingerprints = {name: self.fingerprints("view")[name] for name in views}
         held = self.log.topics()
         topics = [each.topic for each in held]
@@ -203,7 +207,6 @@ class Project:
                 raise
             state = FeatureState(self.compile(views), topics=topics)
             state.catch_up(self.log, halts=halts)
-        self._states["-".join(sorted(views))] = state
         return state
 
     def read(self, view: str, entity: Hashable | list[Hashable], *, t: Instant | None = None) -> dict[str, object]:
@@ -357,18 +360,23 @@ class Project:
             recompute=recompute_with(self.log, self.compile),
         )
 
-    # --- closing ---
+    # --- checkpoints, closing ---
 
-    def checkpoint(self) -> None:
-        """Write every state's checkpoint."""
+    def checkpoint(self, views: Sequence[str], *, write: bool = True) -> int:
+        """The number of the newest checkpoint of some views, whoever wrote it; 0 where there is none. write: bring it
+        to the log's end before, by a state of its own that goes at once: what serves is not touched.
+
+        Raises: StateError HR-0561 to HR-0565 where the place cannot be asked, or written."""
         fingerprints = self.fingerprints("view")
-        for state in self._states.values():
-            self._checkpoints.write(state, fingerprints=fingerprints)
+        if write:
+            self._checkpoints.write(self._state(views), fingerprints=fingerprints)
+        return self._checkpoints.newest(self.compile(views), fingerprints=fingerprints)
 
     def close(self) -> None:
+        """Write every state's checkpoint, then give everything back."""
         with self._lock:
             if self._log is not None:
-                self.checkpoint()
+                self._checkpoints.write_all(self._states.values(), fingerprints=self.fingerprints("view"))
                 self._log.close()
                 self._log = None
 

@@ -89,7 +89,7 @@ class Held(NamedTuple, Generic[T]):
 
 
 class _Lane(Generic[T]):
-    __slots__ = ("again", "dropped", "held", "name", "queue", "running", "waiting")
+    __slots__ = ("dropped", "held", "name", "queue", "running", "waiting")
 
     def __init__(self, name: Hashable) -> None:
         self.name = name
@@ -97,7 +97,6 @@ class _Lane(Generic[T]):
         self.queue: deque[Entry[T]] = deque()
         self.running = False
         self.waiting = False  # in `ready`, or in `timers` until an instant
-        self.again = 0
         self.dropped = False
 
     def first(self) -> Entry[T] | None:
@@ -134,7 +133,7 @@ class Schedule(Generic[T]):
         self._ready: deque[_Lane[T]] = deque()
         self._timers: list[tuple[int, int, _Lane[T]]] = []
         self._epoch = 0
-        self._ticket = 0
+        self._ticket = 0  # mutation: only the order of tickets counts
         self.void = 0
 
     # --- partitions ---
@@ -275,8 +274,7 @@ class Schedule(Generic[T]):
             case Outcome.LATER:
                 self._later(lane, now + LATER)
         if lane.first() is None:
-            del mine.lanes[lane.name]
-            lane.dropped = True
+            del mine.lanes[lane.name]  # nothing else has it: it ran, so it waited nowhere
         else:
             self._wake(lane)
         return True

@@ -13,10 +13,9 @@ import pytest
 
 from headrace.clients.s3 import S3Bucket, S3Settings
 from headrace.core.errors import StateError
+from headrace.features import checkpoint
 from headrace.features.checkpoint_address import open_store
 from headrace.features.checkpoint_s3 import S3Checkpoints
-from headrace.features.checkpoint_writer import CheckpointWriter
-from headrace.testing.clocks import ManualClock
 from tests.contract.checkpoints.s3_server import BUCKET, CREDENTIALS, S3Server, free_port, s3_server
 from tests.needs import requires
 from tests.unit.features.test_checkpoint import PRINTS, filled, follow
@@ -112,21 +111,18 @@ def test_a_server_that_overwrites_is_refused() -> None:
     assert error.code == "HR-0569"
 
 
-def test_a_server_that_dies_stops_no_decision(tmp_path: Path) -> None:
+def test_a_server_that_dies_is_said(tmp_path: Path) -> None:
     requires("moto", "flask_cors")
     log, state = filled(1, 6)
-    clock = ManualClock()
     with s3_server(tmp_path) as own:
         store = open_store(f"s3://{BUCKET}/a?endpoint={own.endpoint}")
-        writer = CheckpointWriter(store, fingerprints=PRINTS, clock=clock, every="1m")
-        assert writer.offer(state)
+        checkpoint.write(state, store, fingerprints=PRINTS)
         own.process.kill()
         own.process.wait()
         follow(state, log.lender, [log.draw()])
-        clock.advance("1m")
-        assert not writer.offer(state)
-        assert (writer.written, writer.failed) == (1, 1)
-        assert writer.error is not None and writer.error.code == "HR-0565"
+        with pytest.raises(StateError) as error:
+            checkpoint.write(state, store, fingerprints=PRINTS)
+        assert error.value.code == "HR-0565"
         store.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from headrace.core.errors import UsageError
 from headrace.core.points import Cut, Partition
 from headrace.features import checkpoint
 from headrace.features.checkpoint_folder import FolderCheckpoints
+from headrace.features.checkpoint_names import CheckpointName
 from headrace.features.run import FeatureState
 from headrace.log.port import Append, TopicState
 from headrace.testing.clocks import ManualClock
 from headrace.testing.fakes import MemoryLog
 from tests.unit.features.followed import Lender
-from tests.unit.features.test_checkpoint import PRINTS, answers, filled, follow, numbers, plans, refused, restored, tail
+from tests.unit.features.test_checkpoint import PRINTS, filled, follow, numbers, plans, refused, restored
 
 
 def test_a_part_s_checkpoint_is_no_other_s(tmp_path: Path) -> None:
@@ -46,25 +47,50 @@ def test_a_checkpoint_of_another_log_is_not_used(tmp_path: Path, caplog: pytest.
 
 def test_a_process_that_slept_does_not_stand_before_what_is_newer(tmp_path: Path) -> None:
     log, state = filled(2, 8)
-    slept = checkpoint.snapshot(state, fingerprints=PRINTS)
-    assert slept.size_bytes > 0
+    slept = filled(2, 8)[1]
     follow(state, log.lender, [log.draw() for _ in range(6)])
     for _ in range(3):
         checkpoint.write(state, tmp_path, fingerprints=PRINTS)
-    checkpoint.put(slept, FolderCheckpoints(tmp_path, shared=True))
+    assert slept.frontier != state.frontier
+    checkpoint.write(slept, FolderCheckpoints(tmp_path, shared=True), fingerprints=PRINTS)
     assert restored(log.lender, tmp_path).frontier == state.frontier
 
 
-def test_a_snapshot_is_of_its_instant(tmp_path: Path) -> None:
+class Busy(FolderCheckpoints):
+    """Another writes while this process looks: what it is about to read is gone."""
+
+    def __init__(self, folder: Path, happens: Callable[[], None]) -> None:
+        super().__init__(folder, shared=True)
+        self.happens: Callable[[], None] | None = happens
+
+    def get(self, name: str, file: str) -> bytes:
+        if self.happens is not None:
+            happens, self.happens = self.happens, None
+            happens()
+        return super().get(name, file)
+
+
+def test_what_others_let_go_while_it_is_read_is_not_missed(tmp_path: Path) -> None:
     log, state = filled(2, 8)
-    older, taken = state.frontier, checkpoint.snapshot(state, fingerprints=PRINTS)
-    follow(state, log.lender, [log.draw() for _ in range(20)])
-    checkpoint.put(taken, FolderCheckpoints(tmp_path))
-    again = restored(log.lender, tmp_path)
-    assert again.frontier == older
-    follow(again, log.lender, tail(log, again))
-    request = log.request()
-    assert answers(again, log, request) == answers(state, log, request)
+    checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+
+    def others_write() -> None:
+        for _ in range(4):
+            follow(state, log.lender, [log.draw()])
+            checkpoint.write(state, tmp_path, fingerprints=PRINTS)
+
+    busy = Busy(tmp_path, others_write)
+    found = checkpoint.restore(plans(log.lender), busy, fingerprints=PRINTS, topics=[log.lender.truths])
+    assert found is not None and found.frontier == state.frontier
+
+
+def test_a_name_says_of_what_kind_a_checkpoint_is(tmp_path: Path) -> None:
+    log, state = filled(2, 8)
+    name = CheckpointName.parse(checkpoint.write(state, tmp_path, fingerprints=PRINTS, origin="live"))
+    assert name is not None
+    assert name.kind == checkpoint.kind(plans(log.lender), fingerprints=PRINTS, origin="live")
+    assert name.kind != checkpoint.kind(plans(log.lender), fingerprints=PRINTS)
+    assert name.kind != checkpoint.kind(plans(log.lender), fingerprints={**PRINTS, "pair": "new"}, origin="live")
 
 
 def test_what_a_writer_adds_comes_back(tmp_path: Path) -> None:

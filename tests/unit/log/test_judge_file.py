@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from headrace.core.errors import StateError
 from headrace.core.times import Instant
 from headrace.log import plan
 from headrace.log.define import Clock, Topic
-from headrace.log.judge_file import judge_from_bytes, judge_to_bytes, snapshot
+from headrace.log.judge_file import JudgeFile, judge_from_bytes, judge_to_bytes, snapshot
 from headrace.log.plan import NEVER, Judge
 from tests.examples import examples
 from tests.unit.log.test_judge import STEPS, row, topic
@@ -29,8 +31,14 @@ def taken(judge: Judge, partition: int, rows, now: int, *, as_batch: bool, reque
 def resumed(judge: Judge, made, partitions=(0, 1)) -> Judge:
     again = Judge(made)
     for partition in partitions:
-        judge_from_bytes(judge_to_bytes(judge, partition, next=7), again, partition)
+        read(judge_to_bytes(judge, partition, next=7), again, partition)
     return again
+
+
+def read(body: bytes, judge: Judge, partition: int, origin: str = "") -> JudgeFile:
+    return judge_from_bytes(
+        body, partition, judge=lambda version: judge if version == 1 else None, what="it", origin=origin
+    )
 
 
 @pytest.mark.parametrize("small", [True, False])
@@ -94,7 +102,7 @@ def test_where_dedup_grew_the_newer_taking_of_an_id_decides(id_type) -> None:
 def test_an_empty_partition_stays_empty() -> None:
     made = topic()
     again = Judge(made)
-    found = judge_from_bytes(judge_to_bytes(Judge(made), 3, next=0), again, 3)
+    found = read(judge_to_bytes(Judge(made), 3, next=0), again, 3)
     assert again.running_maximum(3) == NEVER and len(found.snapshot.payloads) == 0 and dict(found.more) == {}
 
 
@@ -114,8 +122,8 @@ def test_what_the_writer_adds_comes_back() -> None:
     judge = Judge(made)
     taken(judge, 0, [row(1, 100)], 100, as_batch=True)
     more = {"marks": np.array([1, -5, 2**62], np.int64), "none": np.zeros(0, np.int64)}
-    found = judge_from_bytes(judge_to_bytes(judge, 0, next=2**50, more=more), Judge(made), 0)
-    assert found.next == 2**50
+    found = read(judge_to_bytes(judge, 0, next=2**50, more=more), Judge(made), 0)
+    assert (found.next, found.version) == (2**50, 1)
     assert {name: array.tolist() for name, array in found.more.items()} == {"marks": [1, -5, 2**62], "none": []}
 
 
@@ -128,19 +136,31 @@ def test_every_changed_byte_is_found() -> None:
         changed = bytearray(body)
         changed[at] ^= 1
         with pytest.raises(StateError, match="HR-0551"):
-            judge_from_bytes(bytes(changed), Judge(made), 0)
+            read(bytes(changed), Judge(made), 0)
     for short in (b"", body[:20], body[:-1]):
         with pytest.raises(StateError, match="HR-0551"):
-            judge_from_bytes(short, Judge(made), 0)
+            read(short, Judge(made), 0)
 
 
-@pytest.mark.parametrize("other", [{"partition": 1}, {"id_type": types.string}, {"dedup": "11us"}])
-def test_what_is_of_another_partition_or_definition_is_refused(other) -> None:
+@pytest.mark.parametrize(
+    "other", [{"partition": 1}, {"id_type": types.string}, {"dedup": "11us"}, {"origin": "b"}, {"version": 2}]
+)
+def test_what_is_of_another_log_partition_or_definition_is_refused(other) -> None:
     judge = Judge(topic())
     taken(judge, 0, [row(1, 100)], 100, as_batch=False)
-    body = judge_to_bytes(judge, 0, next=1)
+    body = judge_to_bytes(judge, 0, next=1, origin="a", version=other.get("version", 1))
     again = Judge(topic(other.get("id_type", types.int64), dedup=other.get("dedup", "10us")))
     with pytest.raises(StateError, match="HR-0550"):
-        judge_from_bytes(body, again, other.get("partition", 0))
+        read(body, again, other.get("partition", 0), other.get("origin", "a"))
     assert again.running_maximum(0) == NEVER
-    judge_from_bytes(body, Judge(topic(dedup="9us")), 0)
+    if "version" not in other:
+        read(body, Judge(topic(dedup="9us")), 0, "a")
+
+
+def test_another_format_is_refused_whatever_else_it_says(monkeypatch) -> None:
+    monkeypatch.setattr("headrace.log.judge_file.FORMAT", 2)
+    body = judge_to_bytes(Judge(topic()), 0, next=1).replace(b'"maximum"', b'"maxinum"')
+    body = body[:8] + hashlib.blake2b(body[40:], digest_size=32).digest() + body[40:]
+    monkeypatch.undo()
+    with pytest.raises(StateError, match="expected format 1, seen 2"):
+        read(body, Judge(topic()), 0)

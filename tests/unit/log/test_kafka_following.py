@@ -10,12 +10,13 @@ import pytest
 import headrace as hr
 from headrace.clients.kafka.define import KafkaSettings
 from headrace.clients.kafka.port import Outgoing, Place
+from headrace.core.codec import partition_of
 from headrace.core.errors import LogError
 from headrace.core.points import Partition
 from headrace.core.times import Duration, Instant
 from headrace.log.define import Topic
 from headrace.log.kafka import KafkaLog
-from headrace.log.port import VERDICT, Append
+from headrace.log.port import AVAILABLE_AT, VERDICT, Append, Verdict
 from headrace.testing.clocks import ManualClock
 from headrace.testing.kafka.model import KafkaModel
 from headrace.testing.kafka.model_client import ModelClient
@@ -81,3 +82,27 @@ def test_patience_ends_while_others_records_come_without_end() -> None:
     assert caught.value.code == "HR-0349" and 5 <= wire.times <= 12
     transactor.commit()
     assert [row["customer"] for batch in log.read(stuck, 0) for row in batch.to_pylist()] == [7, 7, 7]
+
+
+def test_what_lies_in_a_wrong_partition_moves_the_running_maximum_however_it_is_read() -> None:
+    """A leader whose clock is behind stamps the next row lower: it is available no earlier than what lies before it."""
+    clock = ManualClock(START)
+    model = KafkaModel(clock, skews=(0, -60_000_000, 0))
+    topic = hr.Topic("orders", key="customer", id="id", partitions=2, fields={"id": hr.int64, "customer": hr.int64})
+    own, other = (next(n for n in range(99) if partition_of(n, 2) == index) for index in (0, 1))
+
+    def log() -> KafkaLog:
+        return KafkaLog(ModelClient(model), settings=KafkaSettings(bootstrap="model:1"), clock=clock)
+
+    writing = log()
+    writing.declare(topic)
+    partition, place = Partition("orders", 1, 0), Place("orders", 0)
+    model.move_leader(place, 0)
+    writing.append([Append(partition=partition, rows=[(2, other)])], atomic=False)
+    model.move_leader(place, 1)
+    writing.append([Append(partition=partition, rows=[(3, own)])], atomic=False)
+    at_once = [row for batch in log().read(partition, 0) for row in batch.to_pylist()]
+    one_by_one = [row for batch in writing.read(partition, 0) for row in batch.to_pylist()]
+    assert [row[VERDICT] for row in at_once] == [int(Verdict.MISPLACED), 0]
+    assert {row[AVAILABLE_AT] for row in at_once} == {at_once[0][AVAILABLE_AT]}
+    assert one_by_one == at_once
