@@ -8,7 +8,6 @@ the cluster through its client.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -21,6 +20,7 @@ from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.times import ZERO, Clock, Duration
 from headrace.log import kafka_registry as registry
 from headrace.log.define import Payload, Topic
+from headrace.log.fair_lock import FairLock
 from headrace.log.kafka_altered import altered, deleted, refused, widened
 from headrace.log.kafka_control import NAME as CONTROL
 from headrace.log.kafka_control import Control, anchor_slots
@@ -38,33 +38,6 @@ Codecs = Callable[[Topic, bool], EventCodec]  # of a definition; whether its row
 SLICE = Duration.parse("10ms")  # of a fetch that waits: others want to fetch too
 PATIENCE = Duration.parse("30s")  # until rows that are stable have been read; K8's longest silence of a leader is 6.5 s
 RECORDS = 10_000
-
-
-class FairLock:
-    """A lock that its holder may take again, and whose waiters come before whoever had it last: a thread that fetches
-    until something comes lets the others fetch in between."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._queue = threading.Lock()
-        self._holder: int | None = None
-        self._depth = 0
-
-    def __enter__(self) -> None:
-        me = threading.get_ident()
-        if self._holder == me:
-            self._lock.acquire()
-        else:
-            with self._queue:
-                self._lock.acquire()
-            self._holder = me
-        self._depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._holder = None
-        self._lock.release()
 
 
 class Following:

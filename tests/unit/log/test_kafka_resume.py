@@ -44,8 +44,8 @@ def orders(form: str, text_id: bool, *, more: bool = False, dedup: str = "20s", 
     if more:
         fields["channel"] = hr.string
     return hr.Topic(
-        "orders", key="customer", id="id", event_time="at", partitions=PARTITIONS, payload=form, fields=fields,
-        dedup=dedup, max_late=max_late, max_ahead="3s", skew="2s",
+        "orders", key="customer", id="id", event_time="at", partitions=PARTITIONS, retention="400d", payload=form,
+        fields=fields, dedup=dedup, max_late=max_late, max_ahead="3s", skew="2s",
     )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class Shop:
         self.ids = 0
 
     def log(self, model: KafkaModel | None = None) -> KafkaLog:
-        return KafkaLog(ModelClient(model or self.model), settings=KafkaSettings(bootstrap="model:1"))
+        return KafkaLog(ModelClient(model or self.model), settings=KafkaSettings(bootstrap="model:1"), clock=self.clock)
 
     def partition(self, index: int) -> Partition:
         return Partition("orders", 1, index)

@@ -49,7 +49,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
         project = open_project(folder, clock=clock, role=role)
         project.settings = ProjectSettings(checkpoints=checkpoints)
         if request.param == "kafka":
-            project._log = KafkaLog(ModelClient(model), settings=KafkaSettings(bootstrap="model:1"))
+            project._log = KafkaLog(ModelClient(model), settings=KafkaSettings(bootstrap="model:1"), clock=clock)
         return project
 
     return make

@@ -114,10 +114,15 @@ def _offsets(consumer: Consumer, places: Sequence[Place], which: int, until: flo
     """Raises: KafkaException."""
     asked = [TopicPartition(place.topic, place.partition, which) for place in places]
     found = consumer.offsets_for_times(asked, timeout=max(0.05, until - time.monotonic()))
-    for each in found:
-        if each.error is not None:
-            raise KafkaException(each.error)
-        if each.offset < 0:  # -1001 without an error, where librdkafka got none while a broker went
-            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
-    offsets = {Place(each.topic, each.partition): each.offset for each in found}
+    offsets = {Place(each.topic, each.partition): _given(each) for each in found}
     return [offsets[place] for place in places]
+
+
+def _given(found: TopicPartition) -> int:
+    """While a broker goes, librdkafka gives -1001 without an error where it got none: taken for an offset, an end lies
+    at the start, and whoever begins there begins nowhere. Raises: KafkaException, which passes."""
+    if found.error is not None:
+        raise KafkaException(found.error)
+    if found.offset < 0:
+        raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    return int(found.offset)
