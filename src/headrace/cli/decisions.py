@@ -61,7 +61,8 @@ def _request(line: str, number: int) -> dict[str, object]:
 
 def _show(made: DecisionMade, output: str) -> None:
     if output == "json":
-        emit_json({**{name: getattr(made, name) for name in made.__slots__}, "t": iso(made.t)})
+        told = {name: getattr(made, name) for name in made.__slots__ if name != "recorded"}
+        emit_json({**told, "t": iso(made.t)})
         return
     scores = made.scores or (() if made.score is None else (("score", made.score),))
     said = [f"{name} {score:.4f}" for name, score in scores if score is not None]
