@@ -153,7 +153,7 @@ def _run(
     announce: Callable[[str], None],
 ) -> None:
     require("httptools", wanted_by="headrace serve")
-    faulthandler.enable()  # where native code ends the process, its log says what every thread did
+    faulthandler.enable(2)  # where native code ends the process, its log says what every thread did
     _raise_open_files(settings.connections_max + 256)
     warm_up()
     fast = importlib.util.find_spec("uvloop") is not None
