@@ -19,6 +19,7 @@ from headrace.api.forwarding import MARK, Forward, Forwarded
 from headrace.api.service import ARROW, JSON, NDJSON, Service, path_key
 from headrace.api.tokens import Scope, TokenStore
 from headrace.api.trace import Trace, trace_of
+from headrace.api.views import answers_text, questions_of, readings_of
 from headrace.core.errors import HeadraceError, InputError, NotFoundError, StateError
 from headrace.core.times import Clock
 
@@ -98,6 +99,8 @@ class Application:
             ("healthz",): {"GET": Route(name="healthz", scope=None, handler=self._healthz, open=True)},
             ("readyz",): {"GET": Route(name="readyz", scope=None, handler=self._readyz, open=True)},
             ("metrics",): {"GET": Route(name="metrics", scope=Scope.READ_METRICS, handler=self._metrics)},
+            ("v1", "held"): {"POST": Route(name="held", scope=Scope.DECIDE, handler=self._held)},
+            ("v1", "held", "read"): {"POST": Route(name="held", scope=Scope.READ_FEATURES, handler=self._held_read)},
             ("openapi.json",): {"GET": Route(name="openapi", scope=None, handler=self._openapi)},
         }
 
@@ -240,6 +243,7 @@ class Application:
             features=features,
             language=language,
             accepted=accepted,
+            caller=headers.get(b"authorization", b""),
             forward=self._forward(name, headers, body, features=features, language=language),
         )
         if isinstance(found, Forwarded):
@@ -271,14 +275,29 @@ class Application:
         self.service.project.definitions.view(call.segments[2])
         _content_type(call.headers, (JSON,))
         asked = bodies.keys_of(await self._body(call, settings.json_bytes_max), settings.keys_max)
-        found = await self.service.features(call.segments[2], asked.keys, asked.t)
+        caller = call.headers.get(b"authorization", b"")
+        found = await self.service.features(call.segments[2], asked.keys, asked.t, caller=caller)
         return reply_of(found)
 
     async def _features(self, call: Call) -> Reply:
         view = self.service.project.definitions.view(call.segments[2])
         asked = _query(call.query, ("t",))
-        found = await self.service.features(view.name, [path_key(view, call.segments[3:])], asked.get("t"))
+        caller = call.headers.get(b"authorization", b"")
+        key = path_key(view, call.segments[3:])
+        found = await self.service.features(view.name, [key], asked.get("t"), caller=caller)
         return reply_of(found)
+
+    async def _held(self, call: Call) -> Reply:
+        """Of other processes, and no part of the document."""
+        _content_type(call.headers, (JSON,))
+        questions = questions_of(await self._body(call, self.service.settings.json_bytes_max))
+        return Reply(200, answers_text(await self.service.held(questions)))
+
+    async def _held_read(self, call: Call) -> Reply:
+        """As `_held`, of plain reads."""
+        _content_type(call.headers, (JSON,))
+        questions = readings_of(await self._body(call, self.service.settings.json_bytes_max))
+        return Reply(200, answers_text(await self.service.held(questions)))
 
     async def _append(self, call: Call) -> Reply:
         settings = self.service.settings

@@ -74,7 +74,7 @@ class Forwarder:
                 return self._exchange(before, owner, what, said)
             except (OSError, http.client.HTTPException):
                 before.close()  # idle for too long, as a rule; that a request has an id makes twice be once
-        connection = _connection(owner)
+        connection = connection_to(owner, TIMEOUT_SECONDS)
         try:
             return self._exchange(connection, owner, what, said)
         except (OSError, http.client.HTTPException) as error:
@@ -103,8 +103,9 @@ class Forwarder:
         )
 
 
-def _connection(owner: str) -> http.client.HTTPConnection:
-    where = urlsplit(owner)
+def connection_to(address: str, seconds: float) -> http.client.HTTPConnection:
+    """Not made yet. seconds: until what is asked for has failed, at each step."""
+    where = urlsplit(address)
     if where.scheme == "https":
-        return http.client.HTTPSConnection(where.netloc, timeout=TIMEOUT_SECONDS, context=ssl.create_default_context())
-    return http.client.HTTPConnection(where.netloc, timeout=TIMEOUT_SECONDS)
+        return http.client.HTTPSConnection(where.netloc, timeout=seconds, context=ssl.create_default_context())
+    return http.client.HTTPConnection(where.netloc, timeout=seconds)

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from headrace.api.views import CALLER
 from headrace.core.errors import HeadraceError, LogError, StateError
 from headrace.decisions.define import DEADLINE, UNAVAILABLE
 from headrace.decisions.plan import Version
@@ -43,10 +44,11 @@ class Waiting:
     """A request in its lane. Instants are the process's monotonic clock, in seconds. version: that of its decision.
     appending: how much of the time to `decided` its batch's append took."""
 
-    __slots__ = ("appending", "decided", "entered", "expires", "future", "request", "taken", "version")
+    __slots__ = ("appending", "caller", "decided", "entered", "expires", "future", "request", "taken", "version")
 
-    def __init__(self, request: Request, budget: float, future: asyncio.Future[Outcome]) -> None:
+    def __init__(self, request: Request, budget: float, future: asyncio.Future[Outcome], caller: bytes) -> None:
         self.request = request
+        self.caller = caller
         self.entered = self.taken = self.decided = time.monotonic()
         self.expires = self.entered + budget
         self.future = future
@@ -93,8 +95,9 @@ class Lane:
         """Decide by another version from the next batch on; a batch is decided by one."""
         self._decides = decides
 
-    def submit(self, request: Request, budget: float) -> Waiting:
-        """Queue a request; its future gets the outcome. budget: seconds until the fallback is the answer.
+    def submit(self, request: Request, budget: float, caller: bytes = b"") -> Waiting:
+        """Queue a request; its future gets the outcome. budget: seconds until the fallback is the answer. caller: the
+        credential that it came with, which is shown where others are asked for it.
 
         Raises: StateError HR-1008 where the queue is full, at once.
         """
@@ -107,7 +110,7 @@ class Lane:
                 retryable=True,
                 decision=self.name,
             )
-        one = Waiting(request, budget, self._loop.create_future())
+        one = Waiting(request, budget, self._loop.create_future(), caller)
         with self._lock:
             self._waiting.append(one)
             if self._idle:
@@ -153,6 +156,7 @@ class Lane:
             live = [one for one in taken if one.expires > now]
             if live:
                 decides = self._decides
+                CALLER.set(next((one.caller for one in live if one.caller), b""))
                 found = self._decide(decides, [one.request for one in live])
                 done = time.monotonic()
                 for one in live:

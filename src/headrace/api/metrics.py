@@ -55,6 +55,19 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._views_asked = Counter(
+            "headrace_view_answers",
+            "Questions to views that are held by partition: answered, or why a decision had to do without.",
+            ("view", "result"),
+            registry=registry,
+        )
+        self._views_seconds = Histogram(
+            "headrace_view_seconds",
+            "How long a decision waited for views that are held by partition.",
+            ("view",),
+            buckets=SECONDS,
+            registry=registry,
+        )
         self._refused = Counter(
             "headrace_overload",
             "Calls that were refused at once because a queue was full.",
@@ -94,6 +107,10 @@ class Metrics:
         self._histogram(self._stages, decision, "compute").observe(compute)
         self._histogram(self._stages, decision, "append").observe(append)
         self._histogram(self._stages, decision, "total").observe(total)
+
+    def view_asked(self, view: str, result: str, seconds: float) -> None:
+        self._counter(self._views_asked, view, result).inc()
+        self._histogram(self._views_seconds, view).observe(seconds)
 
     def overloaded(self, queue: str) -> None:
         self._counter(self._refused, queue).inc()

@@ -20,5 +20,6 @@ def versions_digest(text: str) -> str:
 PARTITIONS = "headrace_partitions"
 STUCK = "headrace_stable_offset_stuck_seconds"
 OWNED = "headrace_partitions_owned"
+HELD = "headrace_views_held"
 VOID = "headrace_records_void"
 CLAIMS_LOST = "headrace_claims_lost"

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 
@@ -22,9 +23,10 @@ from headrace.api.forwarding import Forward, Forwarded, Forwarder
 from headrace.api.lanes import Lane, Undecided, Waiting
 from headrace.api.metrics import Metrics
 from headrace.api.sampler import SamplerProcess
-from headrace.api.series import CLAIMS_LOST, OWNED, PARTITIONS, STUCK, VOID
+from headrace.api.series import CLAIMS_LOST, HELD, OWNED, PARTITIONS, STUCK, VOID
 from headrace.api.settings import Settings
 from headrace.api.texts import Texts, check_language
+from headrace.api.views import CALLER, OtherProcesses
 from headrace.core.codec import Physical, physical
 from headrace.core.errors import (
     HeadraceError,
@@ -43,12 +45,15 @@ from headrace.decisions.run import Decides
 from headrace.decisions.valid import ValidRecords
 from headrace.features.define import FeatureView, entity_expression
 from headrace.log.define import Topic
+from headrace.runtime.holders import Holders
+from headrace.runtime.holding import Holding, PartAnswer, PartQuestion
 from headrace.runtime.lookup import find_record
 from headrace.runtime.opening import ownership_of
 from headrace.runtime.ownership import Ownership
 from headrace.runtime.placing import place_rows, topic_state
 from headrace.runtime.project import Project
 from headrace.runtime.reading import Reader
+from headrace.runtime.routed import HeldReads
 from headrace.schemas.validate import Validate, validate_rows, validator
 
 INTERNAL = "headrace."  # topics that only headrace appends to
@@ -78,6 +83,7 @@ class Service:
         self.metrics = metrics
         self.stopping = False
         self._read_of, self._reads_by = project, Reader(project)
+        self._reads_held: HeldReads | None = None
         self._valid = ValidRecords(project.log)
         served = list(project.definitions.served) if decisions is None else list(decisions)
         shared = project.log.capabilities.shared
@@ -95,6 +101,10 @@ class Service:
             self.add(name, decider)
         self.ownership: Ownership | None = None
         self._forwarder: Forwarder | None = None
+        self._holders: Holders | None = None
+        self._others: OtherProcesses | None = None
+        self._held_once = False  # every partition of views that was given was read, at least once
+        self._views = Desk("views", threads=2, waiting_max=settings.lane_waiting_max)
         if shared:
             self._share(address, served)
         self._sampler: SamplerProcess | None = None
@@ -113,8 +123,14 @@ class Service:
     def _share(self, address: str, served: Sequence[str]) -> None:
         """Join the group of processes that serve this log."""
         topics = {name: self.project.definitions.decision(name).request.name for name in served}
-        self.ownership = ownership_of(self.project.log, name=address, topics=topics, owners=self._owners)
+        holding = self.project.parts.holding
+        holding.mean(self.project.parts.meant())
+        self.ownership = ownership_of(
+            self.project.log, name=address, topics=topics, owners=self._owners, held=holding.topics
+        )
         self.ownership.begin()
+        if holding.topics:
+            self._hold(holding, address, self.ownership)
         self._forwarder = Forwarder(address)
         self._gauge("forwarded", self._forwarder.waits)
         ownership = self.ownership
@@ -123,6 +139,20 @@ class Service:
         )
         for name in served:
             self._gauge_owner(name)
+
+    def _hold(self, holding: Holding, address: str, ownership: Ownership) -> None:
+        """Views over derived topics: those of the partitions that the group gives, and the others by their holders."""
+        self._holders = Holders(
+            self.project.log, address, lambda: {topic: holding.held(topic) for topic in holding.topics}
+        )
+        self._holders.begin()
+        self._others = OtherProcesses(address, self._holders.holder)
+        holding.elsewhere, holding.count = self._others, self.metrics.view_asked
+        holding.hold(ownership.given)
+        self._gauge(self._views.name, self._views.waits)
+        said = "Partitions of a derived topic whose views this process holds."
+        for topic in holding.topics:
+            self.metrics.gauge(HELD, said, {"topic": topic}, partial(_count, holding, topic))
 
     def _owners(self) -> dict[str, OwnedDecider]:
         found = {name: lane.decides for name, lane in list(self.lanes.items())}
@@ -166,6 +196,11 @@ class Service:
             return f"{unfit.code} {unfit.message}: {unfit.detail}"
         if self.ownership is not None and not self.ownership.settled:
             return "no partition is owned yet"
+        if self._others is not None and not self._held_once:
+            holding = self.project.parts.holding
+            self._held_once = all(holding.settled_for(topic) for topic in holding.topics)
+            if not self._held_once:
+                return "views over derived topics are not read yet"
         failing = [name for name, lane in self.lanes.items() if lane.failing]
         return f"decision {failing[0]!r} cannot be computed" if failing else ""
 
@@ -180,10 +215,16 @@ class Service:
             lane.close()
         if self.ownership is not None:
             self.ownership.leave()
+        if self._others is not None:
+            self.project.parts.holding.stop()
+        if self._holders is not None:
+            self._holders.close()
         if self._forwarder is not None:
             self._forwarder.close()
-        for desk in (self._reads, self._appends, self._records):
+        for desk in (self._reads, self._appends, self._records, self._views):
             desk.close()
+        if self._others is not None:
+            self._others.close()
 
     # --- decisions ---
 
@@ -204,10 +245,12 @@ class Service:
         features: bool,
         language: str | None = None,
         accepted: bytes | None = None,
+        caller: bytes = b"",
         forward: Forward | None = None,
     ) -> DecisionAnswer | Forwarded:
         """budget: seconds; the decision's own by default. features: the values too, read from the record. language:
-        of the reasons' texts, by name; accepted: the header Accept-Language. forward: the request as it came, for the
+        of the reasons' texts, by name; accepted: the header Accept-Language. caller: the header Authorization, shown to
+        other processes that are asked for this request. forward: the request as it came, for the
         process that owns its partition; None where it was sent here by another. Raises: InputError HR-1007 for a
         language that there is not, before anything is decided."""
         lane = self.lane(name)
@@ -215,7 +258,7 @@ class Service:
         if language is not None:
             check_language(decision, language)
         within = decision.budget.micros / 1e6 if budget is None else budget
-        one = lane.submit(request, within)
+        one = lane.submit(request, within, caller)
         outcome = await one.future
         if isinstance(outcome, NotOwnerError) and forward is not None:
             found = await self._elsewhere(lane, request, outcome, forward, within)
@@ -262,7 +305,7 @@ class Service:
                 raise error
             self.ownership.look_soon()
             await asyncio.sleep(OWNER_SECONDS)
-            one = lane.submit(request, max(within, OWNER_SECONDS))
+            one = lane.submit(request, max(within, OWNER_SECONDS), forward.headers.get(b"authorization", b""))
             outcome = await one.future
             if not isinstance(outcome, NotOwnerError):
                 return one
@@ -321,26 +364,38 @@ class Service:
 
     # --- features ---
 
-    async def features(self, view: str, keys: Sequence[object], t: str | None) -> answers.FeaturesAnswer:
-        """Many entities at one point. keys: as JSON has them, lists where an entity has several parts."""
+    async def held(self, questions: Sequence[PartQuestion]) -> list[PartAnswer]:
+        """What this process holds of views over derived topics. Raises: InputError HR-1006 for a question that does not
+        fit its view, StateError HR-1008."""
+        holding = self.project.parts.holding
+        return await self._views.do(lambda: holding.answer(questions))
+
+    async def features(
+        self, view: str, keys: Sequence[object], t: str | None, *, caller: bytes = b""
+    ) -> answers.FeaturesAnswer:
+        """Many entities at one point. keys: as JSON has them, lists where an entity has several parts. caller: the
+        header Authorization, shown to other processes that hold a part of the view."""
         declared = self.project.definitions.view(view)
         at = None if t is None else _instant(t)
         types = key_types(declared)
         entities = [_entity(declared, types, key, place) for place, key in enumerate(keys)]
 
-        reader = self._reader()
-
         def read() -> answers.FeaturesAnswer:
-            asked, cut, found = reader.read(view, entities, t=at)
+            CALLER.set(caller)
+            asked, cut, found = self._reader(view).read(view, entities, t=at)
             return answers.features_answer(declared, keys, asked, cut, found)
 
         return await self._reads.do(read)
 
-    def _reader(self) -> Reader:
-        """Of the project that is served now."""
+    def _reader(self, view: str) -> Reader | HeldReads:
+        """Of the project that is served now. In the thread of reads."""
         if self._read_of is not self.project:
-            self._read_of, self._reads_by = self.project, Reader(self.project)
-        return self._reads_by
+            self._read_of, self._reads_by, self._reads_held = self.project, Reader(self.project), None
+        if self._others is None:
+            return self._reads_by
+        if self._reads_held is None:
+            self._reads_held = self._read_of.parts.reads()
+        return self._reads_held if view in self._reads_held else self._reads_by
 
     # --- events ---
 
@@ -446,3 +501,7 @@ def _instant(text: str) -> Instant:
 
 
 _TIMESTAMP = DataType(Kind.TIMESTAMP)
+
+
+def _count(holding: Holding, topic: str) -> float:
+    return len(holding.held(topic))

@@ -118,6 +118,20 @@ def physical(value: object, type: DataType) -> Physical:
     raise SchemaError("HR-0401", f"{_class_name(value)} for {type}: {value!r}", detail=f"expected {type}")
 
 
+def is_physical(value: object, type: DataType) -> bool:
+    """Whether it is a value as the type's are kept; null is none."""
+    match type.kind:
+        case Kind.STRING:
+            return value.__class__ is str
+        case Kind.BOOLEAN:
+            return value.__class__ is bool
+        case Kind.FLOAT64:
+            return isinstance(value, float) and math.isfinite(value)
+        case Kind.LIST:
+            return False
+    return value.__class__ is int and -(2**63) <= value < 2**63
+
+
 def _utf8(value: str) -> str:
     value = value if type(value) is str else str.__str__(value)  # an enum's text is its text
     try:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from headrace.core.errors import StateError
 from headrace.core.points import Cut, Partition
 from headrace.core.times import Duration, Instant
+from headrace.decisions.held import NONE_HELD, STALE, STALE_OWNER, TOO_OLD, HeldPoint
 from headrace.decisions.known import Logged
 from headrace.decisions.plan import Answer, Version
 from headrace.decisions.port import AskAt, Features, Question, Recompute, Row
@@ -18,7 +19,6 @@ from headrace.decisions.present import PresentCuts
 from headrace.decisions.record import DecisionRecord, Flag, ViewPoint
 from headrace.log.define import Topic
 
-STALE, TOO_OLD, STALE_OWNER = "stale", "too_old", "stale_owner"  # why a view gave no answer, as a record says it
 _TOO_OLD = "HR-0541"
 
 
@@ -29,7 +29,9 @@ class Asking:
         self._version = version
         self._features = features
         self._request = request
-        self._views = tuple(view.name for view in version.views)
+        self._places = tuple(place for place, view in enumerate(version.views) if not view.held)
+        self._views = tuple(version.views[place].name for place in self._places)
+        self._all_here = len(self._places) == len(version.views)
         self._askers: dict[Partition, AskAt] = {}
 
     def ask(
@@ -42,9 +44,11 @@ class Asking:
         present: PresentCuts,
         ahead: int = 0,
         behind: Iterable[int] = (),
+        held: Mapping[int, HeldPoint] = NONE_HELD,
     ) -> tuple[tuple[Answer, ...], str]:
         """The views' answers, and their points as a record keeps them. ahead: rows before the request that share its
-        commit. behind: places of views whose cut lies below one that was recorded before."""
+        commit. behind: places of views whose cut lies below one that was recorded before. held: by place, what was
+        answered where a view is held by partition."""
         asker = self._askers.get(partition)
         if asker is None:
             asker = self._askers[partition] = self._features.asker(self._views, self._request, partition)
@@ -55,14 +59,23 @@ class Asking:
             if error.code != _TOO_OLD:
                 raise
             answers, absent = self._ask_each(partition, offset, row, t, ahead)
-        for place, view in enumerate(self._version.views):
+        for place in self._places:
+            view = self._version.views[place]
             if view.max_staleness is not None and staleness > view.max_staleness.micros:
                 absent[place] = STALE
         for place in behind:
             absent[place] = STALE_OWNER
-        if absent:
-            answers = tuple(self._version.absent(i) if i in absent else one for i, one in enumerate(answers))
-        return answers, present.text(partition, offset, staleness, absent)
+        if self._all_here and not absent:
+            return answers, present.text(partition, offset, staleness, absent)
+        found = dict(zip(self._places, answers, strict=True))
+        for place, point in held.items():
+            if point.absent is None and point.answer is not None:
+                found[place] = point.answer
+            else:
+                absent[place] = point.absent or TOO_OLD
+        answers = tuple(self._version.absent(i) if i in absent else found[i] for i in range(len(self._version.views)))
+        elsewhere = {place: (point.cut, point.staleness) for place, point in held.items()}
+        return answers, present.text(partition, offset, staleness, absent, elsewhere)
 
     def _ask_each(
         self, partition: Partition, offset: int, row: Row, t: Instant, ahead: int
@@ -70,7 +83,7 @@ class Asking:
         """View by view, where one of them no longer holds what a read at t would see."""
         answers: list[Answer] = []
         absent: dict[int, str] = {}
-        for place, view in enumerate(self._views):
+        for place, view in zip(self._places, self._views, strict=True):
             try:
                 answers += self._features.asker((view,), self._request, partition)(offset, row, t, ahead)
             except StateError as error:
@@ -85,20 +98,19 @@ def ask_again(
     version: Version,
     recompute: Recompute,
     left: Sequence[tuple[Partition, Logged]],
-    cuts: Sequence[Cut],
-    absent: Sequence[Mapping[int, str]],
+    points: Sequence[Sequence[ViewPoint]],
 ) -> list[list[Answer]]:
-    """The views' answers to requests that are in the log undecided, at these cuts, one a view. absent: of each request
-    the views that give none. One call of `recompute`."""
+    """The views' answers to requests that are in the log undecided. points: of each request where each view is asked,
+    or why it gives no answer. One call of `recompute`."""
     questions = [
         Question(
             request=partition,
             offset=logged.offset,
             row=logged.row,
             t=logged.event_time,
-            cuts=tuple(None if place in without else cut for place, cut in enumerate(cuts)),
+            cuts=tuple(point.cut if point.absent is None else None for point in asked),
         )
-        for (partition, logged), without in zip(left, absent, strict=True)
+        for (partition, logged), asked in zip(left, points, strict=True)
     ]
     found = recompute([view.name for view in version.views], questions)
     return [[version.absent(i) if one is None else one for i, one in enumerate(answers)] for answers in found]
@@ -109,19 +121,14 @@ def retried_record(
     partition: Partition,
     logged: Logged,
     answers: Sequence[Answer],
-    cuts: Sequence[Cut],
+    points: Sequence[ViewPoint],
     *,
     id: int | str,
-    staleness: int,
     at: Instant,
     request_hash: str,
-    absent: Mapping[int, str],
     epoch: int | None = None,
 ) -> DecisionRecord:
     """The record of a request that was in the log undecided, not linked yet."""
-    points = (
-        ViewPoint(cut=cut, staleness=Duration(staleness), absent=absent.get(place)) for place, cut in enumerate(cuts)
-    )
     return DecisionRecord(
         decision=version.decision.name,
         request_id=str(id),
@@ -137,3 +144,21 @@ def retried_record(
         request_hash=request_hash,
         epoch=epoch,
     )
+
+
+def points_at(
+    cuts: Sequence[Cut], staleness: int, absent: Mapping[int, str], held: Mapping[int, HeldPoint] = NONE_HELD
+) -> list[ViewPoint]:
+    """Where the views stand, of a request that is asked again. staleness: of what stands here. A view that is held by
+    partition and cannot answer as of t any more is asked by replay at its cut, as the others are."""
+    points = []
+    for place, cut in enumerate(cuts):
+        point = held.get(place)
+        if point is None:
+            points.append(ViewPoint(cut=cut, staleness=Duration(staleness), absent=absent.get(place)))
+            continue
+        again = point.absent == TOO_OLD and bool(dict(point.cut))
+        points.append(
+            ViewPoint(cut=point.cut, staleness=Duration(point.staleness), absent=None if again else point.absent)
+        )
+    return points

@@ -21,13 +21,14 @@ from headrace.core.errors import FencedError, HeadraceError, LogError, NotFoundE
 from headrace.core.points import Partition
 from headrace.core.times import Clock, Duration, Instant
 from headrace.decisions import record as records
-from headrace.decisions.asking import STALE_OWNER, ask_again, retried_record
+from headrace.decisions.asking import ask_again, points_at, retried_record
 from headrace.decisions.chain import RequestHash
 from headrace.decisions.claims import RequestPlace, Standing
+from headrace.decisions.held import NONE_HELD, STALE_OWNER, HeldPoint, HeldRequest, HeldViews
 from headrace.decisions.known import NOT_THE_EVENT, Id, conflict, row_at
 from headrace.decisions.owned import Asked, Computed, Owned, read_records
 from headrace.decisions.plan import Version
-from headrace.decisions.port import Features, Recompute, Row, Validate
+from headrace.decisions.port import Features, Recompute, RemoteViews, Row, Validate
 from headrace.decisions.record import Flag
 from headrace.decisions.run import Decides, DecisionMade, made, made_before
 from headrace.decisions.standby import Standby
@@ -59,9 +60,11 @@ class OwnedDecider(Decides):
         recompute: Recompute,
         clock: Clock,
         name: str,
+        remote: RemoteViews | None = None,
     ) -> None:
         """validate, recompute: as of `Decider`. name: what claims say of who made them: an address that others can send
-        requests to, or any text. Declares the record topic; owns nothing yet."""
+        requests to, or any text. remote: where the version has views that are held by partition. Declares the record
+        topic; owns nothing yet."""
         self.version = version
         self.name = name
         self.appending = 0.0
@@ -80,6 +83,7 @@ class OwnedDecider(Decides):
         self._owned: dict[int, Owned] = {}
         self._views = StandingViews(log, version, features, clock)
         self._patience = Duration(max(version.decision.budget.micros, PATIENCE_MIN.micros))
+        self._held = HeldViews(version, remote)
         self._standby = Standby(log, self._topic, self._record_topic)
         with self._lock:
             self._views.look()
@@ -263,20 +267,20 @@ class OwnedDecider(Decides):
     def _decide_first(self, asked: Sequence[Asked]) -> list[Computed]:
         """Decide requests that were just appended, each at its offset: what is below it is applied, what is not is not,
         in its own partition; elsewhere the present cut, but never beyond a request that still waits."""
-        waiting: dict[Partition, deque[Asked]] = {}
-        for one in asked:
-            waiting.setdefault(one.partition, deque()).append(one)
+        waiting: dict[Partition, deque[tuple[Asked, Mapping[int, HeldPoint]]]] = {}
+        for one, held in zip(asked, self._ask_held(asked), strict=True):
+            waiting.setdefault(one.partition, deque()).append((one, held))
         computed: list[Computed] = []
         moved = True
         while waiting:
-            self._views.stand({partition: _offset(queue[0]) for partition, queue in waiting.items()}, moved=moved)
+            self._views.stand({partition: _offset(queue[0][0]) for partition, queue in waiting.items()}, moved=moved)
             moved = False
             for partition in list(waiting):
-                one = waiting[partition].popleft()
+                one, held = waiting[partition].popleft()
                 if not waiting[partition]:
                     del waiting[partition]
                 try:
-                    computed.append(self._compute(one))
+                    computed.append(self._compute(one, held))
                 except HeadraceError as error:
                     one.answer = error
                 self._views.pass_by(
@@ -284,10 +288,27 @@ class OwnedDecider(Decides):
                 )
         return computed
 
-    def _compute(self, one: Asked) -> Computed:
+    def _ask_held(self, asked: Sequence[Asked]) -> Sequence[Mapping[int, HeldPoint]]:
+        """What views that are held by partition say of requests that are in the log, for all of them at once."""
+        if not self._held.places:
+            return [NONE_HELD] * len(asked)
+        requests = [
+            HeldRequest(
+                partition=one.partition,
+                offset=_offset(one),
+                row=one.row,
+                t=one.t if one.logged is None else one.logged.event_time,
+                available_at=one.available_at if one.logged is None else one.logged.available_at,
+                floors=self._owned[one.partition.index].fold.floors,
+            )
+            for one in asked
+        ]
+        return self._held.ask(requests)
+
+    def _compute(self, one: Asked, held: Mapping[int, HeldPoint]) -> Computed:
         owned, at, offset = self._owned[one.partition.index], self._clock.now(), _offset(one)
         behind = owned.views_behind(self._views.ends, self.version.views)
-        answers, points = self._views.ask(one.partition, offset, one.row, one.t, one.available_at, behind)
+        answers, points = self._views.ask(one.partition, offset, one.row, one.t, one.available_at, behind, held)
         ruling = self.version.decide(one.row, answers)
         flags = (Flag.RESTAMPED,) if one.verdict == Verdict.RESTAMPED else ()
         if self._clock.now() - at > self.version.decision.budget.micros:
@@ -351,20 +372,22 @@ class OwnedDecider(Decides):
         owned = [self._owned[one.partition.index] for one in left]
         absent = [dict.fromkeys(each.views_behind(self._views.ends, self.version.views), STALE_OWNER) for each in owned]
         there = [(one.partition, one.logged) for one in left if one.logged is not None]
-        found = ask_again(self.version, self._recompute, there, cuts, absent)
+        points = [
+            points_at(cuts, max(0, logged.available_at - self._views.looked), without, held)
+            for (_, logged), without, held in zip(there, absent, self._ask_held(left), strict=True)
+        ]
+        found = ask_again(self.version, self._recompute, there, points)
         computed = []
-        for one, each, (_, logged), answers, without in zip(left, owned, there, found, absent, strict=True):
+        for one, each, (_, logged), answers, said in zip(left, owned, there, found, points, strict=True):
             record = retried_record(
                 self.version,
                 one.partition,
                 logged,
                 answers,
-                cuts,
+                said,
                 id=one.id,
-                staleness=max(0, logged.available_at - self._views.looked),
                 at=at,
                 request_hash=self._hash(one.row),
-                absent=without,
                 epoch=each.epoch,
             )
             told = made(record.decision_id, one.id, record.t, record.ruling, record.flags)

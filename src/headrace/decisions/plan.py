@@ -66,13 +66,15 @@ class Ruling:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewVersion:
     """A view as a decision reads it. features: names in the order of its answers. topics: all whose events its values
-    depend on: sources, labels' sources, late truths."""
+    depend on: sources, labels' sources, late truths. held: it is held by partition, by whoever has that one of its
+    derived topic, and asked through `RemoteViews`."""
 
     name: str
     fingerprint: str
     features: tuple[str, ...]
     topics: tuple[str, ...]
     max_staleness: Duration | None = None
+    held: bool = False
 
 
 class Scores(Protocol):

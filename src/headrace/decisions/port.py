@@ -12,7 +12,7 @@ from typing import Protocol
 
 from headrace.core.errors import HaltedError
 from headrace.core.points import Cut, Partition
-from headrace.core.times import Instant
+from headrace.core.times import Duration, Instant
 from headrace.decisions.plan import Answer
 from headrace.log.define import Topic
 from headrace.log.port import Log, Physical
@@ -59,6 +59,40 @@ class Question:
     row: Row
     t: Instant
     cuts: tuple[Cut | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldQuestion:
+    """A request whose values one view is asked for that is held by partition (SEMANTICS 5.2). fingerprint: of the view
+    as the asker means it. row: the request's, in its topic's declared order."""
+
+    view: str
+    fingerprint: str
+    request: Partition
+    offset: int
+    row: Row
+    t: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldAnswer:
+    """answer: None where there is none, and `absent` says why, as a record does. cut: where the view stands, also where
+    it only cannot answer as of t; empty where nobody answered. proven: when the cut was last proven to be the log's
+    end, by the asker's clock, never later than it was."""
+
+    answer: Answer | None
+    cut: Cut
+    proven: Instant
+    absent: str | None = None
+
+
+class RemoteViews(Protocol):
+    """Views that are held by partition, wherever they are held: in this process or another."""
+
+    def ask(self, questions: Sequence[HeldQuestion], *, within: Duration) -> Sequence[HeldAnswer]:
+        """An answer each, in order, within that time: what takes longer is absent. Raises nothing that another process
+        can cause."""
+        ...
 
 
 class Recompute(Protocol):

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from headrace.core.points import Cut, Partition
 from headrace.decisions.plan import ViewVersion
 
+_NONE: Mapping[int, tuple[Cut, int]] = {}
+
 
 class PresentCuts:
     """ends: where each partition that is followed ends; whoever made it keeps it true, and says `moved`."""
@@ -31,17 +33,27 @@ class PresentCuts:
         """The end of a partition is another: the points of requests in other partitions name it."""
         self._around = {own: texts for own, texts in self._around.items() if own == partition}
 
-    def text(self, own: Partition, offset: int, staleness: int, absent: Mapping[int, str]) -> str:
+    def text(
+        self,
+        own: Partition,
+        offset: int,
+        staleness: int,
+        absent: Mapping[int, str],
+        held: Mapping[int, tuple[Cut, int]] = _NONE,
+    ) -> str:
         """`record.points_text` of the present cuts, in the own partition up to the request. absent: by the view's
-        place, why it gave no answer."""
+        place, why it gave no answer. held: by the view's place, the cut and the staleness of what stands elsewhere."""
         texts = self._around.get(own)
         if texts is None:
             texts = self._around[own] = [self._cut_around(own, prefixes) for prefixes in self._prefixes]
         parts = []
         for place, (before, after) in enumerate(texts):
-            cut = before if after is None else f"{before}{offset}{after}"
+            cut, age = before if after is None else f"{before}{offset}{after}", staleness
+            if place in held:
+                elsewhere, age = held[place]
+                cut = ",".join([f'["{p.topic}",{p.incarnation},{p.index},{at}]' for p, at in elsewhere])
             why = f'"{absent[place]}"' if place in absent else "null"
-            parts.append(f"[[{cut}],{staleness},{why}]")
+            parts.append(f"[[{cut}],{age},{why}]")
         return f"[{','.join(parts)}]"
 
     def _cut_around(self, own: Partition, prefixes: Sequence[tuple[Partition, str]]) -> tuple[str, str | None]:

@@ -21,7 +21,7 @@ from headrace.core.errors import HeadraceError, LogError, NotFoundError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import ZERO, Clock, Duration, Instant
 from headrace.decisions import record as records
-from headrace.decisions.asking import Asking, ask_again, retried_record
+from headrace.decisions.asking import Asking, ask_again, points_at, retried_record
 from headrace.decisions.chain import RequestHash, genesis
 from headrace.decisions.define import Outcome
 from headrace.decisions.known import NOT_THE_EVENT, Id, KnownRequests, conflict, row_at
@@ -362,19 +362,17 @@ class Decider(Decides):
             place = self._records(partition)
             said = records.from_row(row_at(self._log, self._record_topic.topic, place, found).row, self._topic.name)
             return made_before(said, self._id_of(row))
-        cuts = self._present.cuts()
-        (answers,) = ask_again(self.version, self._recompute, [(partition, logged)], cuts, [{}])
+        points = points_at(self._present.cuts(), max(0, logged.available_at - proven), {})
+        (answers,) = ask_again(self.version, self._recompute, [(partition, logged)], [points])
         record = retried_record(
             self.version,
             partition,
             logged,
             answers,
-            cuts,
+            points,
             id=self._id_of(row),
-            staleness=max(0, logged.available_at - proven),
             at=at,
             request_hash=self._hash(logged.row),
-            absent={},
         )
         place, (begins, previous) = self._records(partition), self._head(partition)
         row_made = records.linked(records.to_row(record), previous)

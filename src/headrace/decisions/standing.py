@@ -3,8 +3,7 @@ through its port.
 
 The one idea: where the views stand is known at any moment, partition by partition, because nobody else moves them. So
 a request is asked at exactly its offset, and what a record says of the cut is what was true when the views answered.
-Here is where answers of views that other processes hold come in: whoever asks gets answers and points, and does not
-ask whose.
+Views that are held by partition were asked before (decisions/held.py): their answers and cuts stand beside these.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from headrace.core.errors import HaltedError, LogError, NotFoundError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.core.times import Clock, Duration, Instant
 from headrace.decisions.asking import Asking
+from headrace.decisions.held import NONE_HELD, HeldPoint
 from headrace.decisions.plan import Answer, Version
 from headrace.decisions.port import Features, Row
 from headrace.decisions.present import PresentCuts
@@ -128,12 +128,19 @@ class StandingViews:
         return {held.partition: held for state in states if state.topic.name in topics for held in state.partitions}
 
     def ask(
-        self, partition: Partition, offset: int, row: Row, t: Instant, available_at: int, behind: Iterable[int]
+        self,
+        partition: Partition,
+        offset: int,
+        row: Row,
+        t: Instant,
+        available_at: int,
+        behind: Iterable[int],
+        held: Mapping[int, HeldPoint] = NONE_HELD,
     ) -> tuple[tuple[Answer, ...], str]:
         """The views' answers to a request at whose offset they stand, and their points as a record keeps them. behind:
-        places of views that have not reached a cut that was recorded before."""
+        places of views that have not reached a cut that was recorded before. held: what was answered elsewhere."""
         staleness = max(0, available_at - self.looked)
-        return self._asking.ask(partition, offset, row, t, staleness, self._present, behind=behind)
+        return self._asking.ask(partition, offset, row, t, staleness, self._present, behind=behind, held=held)
 
     def pass_by(self, partition: Partition, offset: int, row: Row, *, t: int, available_at: int, verdict: int) -> None:
         """The request at whose offset they stand is an event like any other from now on."""

@@ -167,7 +167,8 @@ def _asked(
 def _requests(view: FeatureView, file: File, asked: Places, topics: Mapping[str, Topic]) -> list[str | None]:
     """The topic of each row's request; None is a plain read."""
     if "request" not in file:
-        ids = [topic.name for topic in view.topics if topic.id is not None and topic.id in file]
+        asking = [topic for topic in view.topics if topic.id is not None and topic.id in file]
+        ids = [topic.name if topic.derivation is None else topic.derivation.of for topic in asking]
         return [ids[0] if len(ids) == 1 else None] * len(asked)
     found: list[str | None] = file.column("request", schema.string, asked).to_pylist()
     for row, name in zip(asked.tolist(), found, strict=True):

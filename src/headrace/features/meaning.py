@@ -68,8 +68,11 @@ def label_meaning(label: Label) -> dict[str, Json]:
     }
 
 
-def view_meaning(view: FeatureView, labels: Mapping[str, Label], *, tz_version: str) -> dict[str, Json]:
-    """labels: by name; those that the view reads are part of it. tz_version: of the tz database (SEMANTICS 2.3)."""
+def view_meaning(
+    view: FeatureView, labels: Mapping[str, Label], *, tz_version: str, topics: Mapping[str, Topic] | None = None
+) -> dict[str, Json]:
+    """labels: by name; those that the view reads are part of it. tz_version: of the tz database (SEMANTICS 2.3).
+    topics: by name; of a derived source what it is derived of is part of it."""
     read = sorted(label_names(view))
     return {
         "view": view.name,
@@ -78,7 +81,7 @@ def view_meaning(view: FeatureView, labels: Mapping[str, Label], *, tz_version: 
             [expr_meaning(entity_expression(e, p, view.name)) for p in view.entity] for e in view.sources.emissions
         ],
         "sources": [
-            [time_meaning(e.topic), [[n, expr_meaning(v)] for n, v in e.columns if _is_read(view, n)]]
+            [_source_meaning(e.topic, topics or {}), [[n, expr_meaning(v)] for n, v in e.columns if _is_read(view, n)]]
             for e in view.sources.emissions
         ],
         "features": [feature_meaning(f, tz_version) for f in view.features],
@@ -88,6 +91,13 @@ def view_meaning(view: FeatureView, labels: Mapping[str, Label], *, tz_version: 
         "max_distinct": view.max_distinct,
         "labels": [label_meaning(labels[name]) for name in read],
     }
+
+
+def _source_meaning(topic: Topic, topics: Mapping[str, Topic]) -> dict[str, Json]:
+    derivation = topic.derivation
+    if derivation is None or derivation.of not in topics:
+        return time_meaning(topic)
+    return {**time_meaning(topic), "derived_of": time_meaning(topics[derivation.of])}
 
 
 def feature_meaning(feature: Feature, tz_version: str) -> dict[str, Json]:

@@ -23,13 +23,14 @@ from headrace.core.kernel.program import Flag, Items, Words
 from headrace.core.kernel.state import KeyedState
 from headrace.core.schema import Kind
 from headrace.core.times import Instant, iso
-from headrace.core.window import Aligned, Lifetime, Sliding, Unit, Window
 from headrace.features.define import entity_expression
+from headrace.features.derived import YoungEvents, source_places
 from headrace.features.facts import Known, OriginFacts, Step, updates
 from headrace.features.plan import Published, SourcePlan, ViewPlan
+from headrace.features.reach import reach
 from headrace.features.retained import Id, Origin
 from headrace.log.define import Topic
-from headrace.log.port import EVENT_TIME, OFFSET
+from headrace.log.port import AVAILABLE_AT, EVENT_TIME, OFFSET
 
 Row = Sequence[Physical]
 Answer = tuple[tuple[Published, ...], tuple[Reason, ...]]  # values and reasons, in the view's order of features
@@ -43,15 +44,6 @@ NOWHERE = ((PARTITIONS_MAX - 1) << PARTITION_SHIFT) | (OFFSETS_MAX - 1)  # of a 
 ORDER_STEP = 1 << 32  # between neighbours in a tie: room for 2**31 at either end, and 32 halvings in between
 NO_INSTANT, NEVER = -(2**63), 2**63 - 1
 NOTHING: Known = {}
-_DAY = 86_400_000_000
-# The longest a calendar unit lasts, with the hour that a change of the clock may add.
-_LONGEST = {
-    Unit.HOUR: 2 * _DAY // 24,
-    Unit.DAY: _DAY + _DAY // 12,
-    Unit.WEEK: 7 * _DAY + _DAY // 12,
-    Unit.MONTH: 31 * _DAY + _DAY // 12,
-    Unit.YEAR: 366 * _DAY + _DAY // 12,
-}
 
 
 def place_of(source: int, partition: int, offset: int) -> int:
@@ -94,6 +86,7 @@ class ViewState:
         self._newest = NO_INSTANT  # event time up to which a tie with a known event is possible
         self._read = self._asker_by(lambda row: row[0])
         self._direct = tuple(_direct(plan, source) for source in plan.sources)
+        self._young = YoungEvents.of(plan)
 
     # --- inserting ---
 
@@ -185,7 +178,10 @@ class ViewState:
             there = entities.is_valid()
             batch, entities = batch.filter(there), entities.filter(there)
         times = units(batch.column(EVENT_TIME))
-        places = units(batch.column(OFFSET)) | place_of(source.index, partition, 0)
+        if source.topic.derivation is None:
+            places = units(batch.column(OFFSET)) | place_of(source.index, partition, 0)
+        else:
+            places = source_places(batch, PARTITION_SHIFT) | place_of(source.index, 0, 0)
         count = batch.num_rows
         handles = self._handles(entities)
         values = np.zeros((self._rows, count), np.int64)
@@ -216,6 +212,8 @@ class ViewState:
             self.kernel.apply(change)
         if len(items.time):
             self._newest = max(self._newest, int(items.time.max()))
+        if self._young is not None and batch.num_rows:
+            self._young.add(items, int(units(batch.column(AVAILABLE_AT)).max()))
 
     def _apply_slowly(self, source: SourcePlan, prepared: Prepared, batch: pa.RecordBatch) -> None:
         """Rows that may tie, one by one: each finds its place among those before it."""
@@ -225,7 +223,7 @@ class ViewState:
         columns = len(self.plan.program.columns)
         for i in prepared.slow:
             key, time, place = int(items.key[i]), int(items.time[i]), int(items.seq[i])
-            order = self._tied(key, time, ids[i])
+            order = items.order[i] = self._tied(key, time, ids[i])
             self.kernel.insert(key, time, order, place, int(items.valid[i]), items.values[:columns, i].tolist())
 
     def _truth_steps(
@@ -272,9 +270,11 @@ class ViewState:
         facts: those of the request's topic. Raises: DefinitionError HR-0540 where the topic has no such entity. The
         closure raises StateError HR-0541 (TOO_OLD). A null entity, and one never seen, is answered as an empty one.
         """
-        source = self.plan.source(request.name)
+        source = self.plan.source_of_requests(request.name)
         if source is None:
             return self._asker_by(self._named_in(request))
+        if source.topic.derivation is not None and request.name != source.topic.name:
+            return self._asker_beside(source)
         if not self._overlaid:
             return self._asker_by(source.entity_row)
         get, empty = self.keys.get, self.kernel.empty
@@ -305,6 +305,37 @@ class ViewState:
 
         return ask
 
+    def _asker_beside(self, source: SourcePlan) -> Ask:
+        """Answers requests whose topic the source is derived of: the request may be among the events already, under its
+        own place, and counts as if it were not (SEMANTICS 5.1)."""
+        get, empty, kernel, young = self.keys.get, self.kernel.empty, self.kernel, self._young
+        publish = self.plan.publisher.publish_bytes
+        base, order_of, bounds_row = place_of(source.index, 0, 0), self._order_of(source), self._bounds_row()
+
+        def ask(row: Row, t: int, partition: int, offset: int) -> Answer:
+            if t < self.oldest:
+                raise self._too_old(t)
+            entity = source.entity_row(row)
+            key = get(entity, empty)
+            valid, values = source.columns_row(row, NOTHING)
+            place = base | partition << PARTITION_SHIFT | offset
+            order = order_of(key, t, row, place)
+            if bounds_row is not None:
+                values += bounds_row(t)
+            if young is not None and t < young.floor:
+                raise self._too_old(t, young.floor)  # it is not known whether the request is among the events
+            others = None if young is None else young.others(key, t, place)
+            if others is None:
+                return publish(*kernel.answer_bytes(key, t, order, place, entity is not None, valid, values))
+            with kernel.before(key, t) as hidden:
+                if hidden != len(others) + 1:
+                    raise self._too_old(t, t + 1)
+                for one in others:
+                    kernel.insert(key, t, one.order, one.place, one.valid, one.values)
+                return publish(*kernel.answer_bytes(key, t, order, place, True, valid, values))
+
+        return ask
+
     def read(self, entity: Hashable, t: int) -> Answer:
         """A plain read. entity: its field's physical value, or a tuple where it has parts. Raises: StateError
         HR-0541."""
@@ -323,11 +354,18 @@ class ViewState:
     def restored(self, *, oldest: int, unindexed: int, newest: int) -> None:
         """Counters of a checkpoint, beside kernel and keys."""
         self.oldest, self.unindexed, self._newest = oldest, unindexed, newest
+        if self._young is not None and newest != NO_INSTANT:
+            self._young.floor = newest + 1
         self.before = NO_INSTANT if oldest == NO_INSTANT or self.reach is None else oldest - self.reach
 
     @property
     def newest(self) -> int:
         return self._newest
+
+    def entity_of(self, request: Topic) -> Callable[[Row], Hashable | None]:
+        """Whose values a request of a topic asks for. Raises: DefinitionError HR-0540."""
+        source = self.plan.source_of_requests(request.name)
+        return self._named_in(request) if source is None else source.entity_row
 
     # --- keys ---
 
@@ -391,7 +429,7 @@ class ViewState:
     def _bounds_row(self) -> Callable[[int], list[int]] | None:
         return self.plan.bounds_row if self.plan.program.calendars else None
 
-    def _too_old(self, t: int) -> StateError:
+    def _too_old(self, t: int, oldest: int | None = None) -> StateError:
         if self._failure is not None:
             return StateError(
                 "HR-0544",
@@ -399,14 +437,15 @@ class ViewState:
                 detail=str(self._failure),
                 hint="rebuild it from a checkpoint or the log",
             )
+        oldest = self.oldest if oldest is None else oldest
         return StateError(
             "HR-0541",
             f"view {self.plan.view.name!r} no longer holds what a read at {iso(Instant(t))} would see (TOO_OLD)",
-            detail=f"expected {iso(Instant(self.oldest))} or later",
+            detail=f"expected {iso(Instant(oldest))} or later",
             hint="replay it from the log",
             view=self.plan.view.name,
             t=t,
-            oldest=self.oldest,
+            oldest=oldest,
         )
 
     # --- the order of ids ---
@@ -482,25 +521,6 @@ def imported(source: SourcePlan, row: Row) -> dict[str, Physical]:
     names = source.topic.schema.names
     values = {name: row[names.index(name)] for name in source.late}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def reach(plan: ViewPlan) -> int | None:
-    """How far behind t the oldest event may lie that any of the view's windows reads; None: as far as there are
-    events."""
-    far = [_window_reach(feature.window) for feature in plan.view.features]
-    found = [one for one in far if one is not None]
-    return max(found) if len(found) == len(far) else None
-
-
-def _window_reach(window: Window) -> int | None:
-    match window:
-        case Lifetime():
-            return None
-        case Sliding():
-            return window.width.micros + window.delay.micros
-        case Aligned():
-            unit = window.unit
-            return 2 * (_LONGEST[unit] if isinstance(unit, Unit) else unit.micros)
 
 
 def _direct(plan: ViewPlan, source: SourcePlan) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -29,7 +29,7 @@ from headrace.features.publish import Published, Publisher
 from headrace.features.ranges import bits_of, compact
 from headrace.features.source import Input, SourcePlan
 from headrace.features.words import Codes
-from headrace.log.define import Emission
+from headrace.log.define import Emission, Topic
 
 
 class ViewPlan:
@@ -94,6 +94,20 @@ class ViewPlan:
     def source(self, topic: str) -> SourcePlan | None:
         """The topic as a source; None where the view does not read it."""
         return next((source for source in self.sources if source.topic.name == topic), None)
+
+    def source_of_requests(self, topic: str) -> SourcePlan | None:
+        """The source whose events a topic's requests are: the topic itself, or what is derived of it."""
+        for source in self.sources:
+            derivation = source.topic.derivation
+            if topic == source.topic.name or (derivation is not None and topic == derivation.of):
+                return source
+        return None
+
+    @property
+    def derived(self) -> Topic | None:
+        """The derived topic that the view reads, which is then its only source (SEMANTICS 5.1); else None."""
+        topic = self.sources[0].topic
+        return None if topic.derivation is None else topic
 
     def publish(self, words: Words, reasons: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> pa.RecordBatch:
         """Answers as columns, in the view's order: Publisher.publish."""

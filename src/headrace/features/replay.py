@@ -22,6 +22,7 @@ from headrace.features.facts import FactRule
 from headrace.features.heap import ROWS_MIN, hand_back
 from headrace.features.plan import ViewPlan
 from headrace.features.replay_cuts import Kind
+from headrace.features.replay_derived import asked_of_derived
 from headrace.features.replay_given import Cuts
 from headrace.features.replay_items import Pass, passes
 from headrace.features.replay_log import Events
@@ -81,11 +82,14 @@ def replay(
 
 
 def topics_of(plans: Sequence[ViewPlan]) -> tuple[str, ...]:
-    """The topics that a replay of these views reads: sources, and where labels and late columns' truths come from."""
+    """The topics that a replay of these views reads: sources, what they are derived of, and where labels and late
+    columns' truths come from."""
     names: list[str] = []
     for plan in plans:
         for source in plan.sources:
             names.append(source.topic.name)
+            if source.topic.derivation is not None:
+                names.append(source.topic.derivation.of)
             names += [label.source.name for label in source.labels]
             names += [FactRule.of_late(source.topic, column).topic for column in source.late]
     return tuple(dict.fromkeys(names))
@@ -103,6 +107,21 @@ def column_names(plans: Sequence[ViewPlan]) -> dict[tuple[str, str], str]:
 
 
 def _view(plan: ViewPlan, events: Events, rows: Rows, kind: Kind, threads: int) -> tuple[pa.RecordBatch, Reasons]:
+    if plan.derived is None:
+        words, said = _answered(plan, events, rows, kind, threads)
+        return plan.publish(words, said), said
+    words, said = _empty(plan, len(rows))
+    for places, its_events, its_rows in asked_of_derived(plan.derived, events, rows, kind):
+        words[places], said[places] = _answered(plan, its_events, its_rows, kind, threads)
+    return plan.publish(words, said), said
+
+
+def _empty(plan: ViewPlan, rows: int) -> tuple[Words, Reasons]:
+    shape = (rows, len(plan.program.outputs))
+    return np.zeros((rows, plan.program.slots), np.int64), np.full(shape, int(Reason.EMPTY), np.uint8)
+
+
+def _answered(plan: ViewPlan, events: Events, rows: Rows, kind: Kind, threads: int) -> tuple[Words, Reasons]:
     words: Words | None = None
     said: Reasons | None = None
     for made in passes(plan, events, rows, kind):
@@ -113,10 +132,7 @@ def _view(plan: ViewPlan, events: Events, rows: Rows, kind: Kind, threads: int) 
             answered = made.items.out[made.items.out >= 0]
             words[answered], said[answered] = some_words[answered], some_said[answered]
         del made, some_words, some_said  # a pass is as large as its log: not two of them at once, nor beside the answer
-    if words is None or said is None:
-        words = np.zeros((len(rows), plan.program.slots), np.int64)
-        said = np.full((len(rows), len(plan.program.outputs)), int(Reason.EMPTY), np.uint8)
-    return plan.publish(words, said), said
+    return _empty(plan, len(rows)) if words is None or said is None else (words, said)
 
 
 def _run(plan: ViewPlan, made: Pass, outs: int, threads: int) -> tuple[Words, Reasons]:

@@ -22,6 +22,9 @@ from headrace.log.port import (
     AVAILABLE_AT,
     EVENT_TIME,
     OFFSET,
+    SOURCE_COLUMNS,
+    SOURCE_OFFSET,
+    SOURCE_PARTITION,
     SYSTEM_COLUMNS,
     TAKEN,
     VERDICT,
@@ -39,8 +42,8 @@ _TAKEN_OR_LATE = np.isin(np.arange(256), (*TAKEN, Verdict.LATE))
 class TopicRows:
     """One topic's rows. partitions: by index, of one incarnation; rows starts[i] to starts[i + 1] are partition i's.
 
-    table: SYSTEM_COLUMNS and fields. offset, event_time, available_at, verdict: one a row, the system columns as
-    numbers.
+    table: SYSTEM_COLUMNS and fields, of a derived topic SOURCE_COLUMNS too. offset, event_time, available_at, verdict:
+    one a row, the system columns as numbers.
     """
 
     def __init__(self, topic: Topic, tables: Mapping[Partition, pa.Table]) -> None:
@@ -48,9 +51,16 @@ class TopicRows:
         self.partitions = tuple(sorted(tables))
         self.starts = np.concatenate([[0], np.cumsum([tables[p].num_rows for p in self.partitions])]).astype(np.int64)
         fields = [*SYSTEM_COLUMNS, *(pa.field(f.name, f.type.arrow) for f in topic.schema)]
-        schema = pa.schema(fields)
+        schema = pa.schema(fields if topic.derivation is None else [*fields, *SOURCE_COLUMNS])
         parts = [_as(tables[p], schema) for p in self.partitions]
         self.table = pa.concat_tables(parts) if parts else schema.empty_table()
+        if topic.derivation is not None and self.table.column(SOURCE_OFFSET).null_count:
+            raise StateError(
+                "HR-0521",
+                f"rows of derived topic {topic.name!r} do not say of which events they are",
+                detail=f"expected column {SOURCE_OFFSET!r}, seen nulls",
+                hint=f"give the events of {topic.derivation.of!r}, and no cut of what is derived of it",
+            )
         self.offset = _integers(self.table, OFFSET)
         self.event_time = _integers(self.table, EVENT_TIME)
         self.available_at = _integers(self.table, AVAILABLE_AT)
@@ -94,7 +104,12 @@ class TopicRows:
         return np.searchsorted(self.starts, rows, side="right") - 1
 
     def sequence(self, rows: Words | None, source: int) -> Words:
-        """What breaks ties beyond the id: source, partition, offset, packed as the kernel's `seq`."""
+        """What breaks ties beyond the id: source, partition, offset, packed as the kernel's `seq`; of derived events
+        those of what they are derived of."""
+        if self.topic.derivation is not None:
+            partition = self.table.column(SOURCE_PARTITION).to_numpy().astype(np.int64)
+            places = (source << 58) | (partition << 42) | _integers(self.table, SOURCE_OFFSET)
+            return places if rows is None else places[rows]
         index = np.array([p.index for p in self.partitions], np.int64)
         if rows is None:
             above = np.repeat((source << 58) | (index << 42), np.diff(self.starts))
@@ -161,6 +176,13 @@ class Events:
 
     def __contains__(self, topic: str) -> bool:
         return topic in self._topics
+
+    def standing(self, name: str, rows: TopicRows) -> Events:
+        """One topic alone, laid out by the caller, under a name that need not be its own."""
+        made = Events([], {})
+        made._topics[name], made._rows[name] = rows.topic, rows
+        made._topics[rows.topic.name], made._rows[rows.topic.name] = rows.topic, rows
+        return made
 
     def below(self, cut: Cut) -> Events:
         """What a cut holds: partitions that it does not mention are not there."""

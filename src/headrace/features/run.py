@@ -19,6 +19,7 @@ from headrace.core.expr import Expr, Source, references
 from headrace.core.kernel.state import KeyedState
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
 from headrace.features.define import FeatureView, entity_expression
+from headrace.features.derived import Horizon, by_source, retained_index
 from headrace.features.facts import FactJoin, FactReader, FactRule, Id, Order, OriginFacts, Step
 from headrace.features.online import NEVER, NO_INSTANT, OFFSETS_MAX, PARTITIONS_MAX, Answer, Ask, Insert, Row, ViewState
 from headrace.features.plan import SourcePlan, ViewPlan
@@ -41,7 +42,7 @@ class AskAt(Protocol):
 class Feed:
     """One partition as it is followed. next: the next offset to read. available_at: the newest row's."""
 
-    __slots__ = ("available_at", "index", "inserts", "more", "next", "partition", "sweep_at", "topic")
+    __slots__ = ("available_at", "horizon", "index", "inserts", "more", "next", "partition", "sweep_at", "topic")
 
     def __init__(self, partition: Partition, topic: TopicState, offset: int) -> None:
         self.partition = partition
@@ -52,6 +53,7 @@ class Feed:
         self.sweep_at = NO_INSTANT
         self.inserts: tuple[Insert, ...] = ()
         self.more = False
+        self.horizon = None if topic.topic.derivation is None else Horizon()
 
     @property
     def live(self) -> bool:
@@ -98,12 +100,15 @@ class FeatureState:
         *,
         topics: Iterable[Topic] = (),
         kernels: Mapping[str, KeyedState] | None = None,
+        only: int | None = None,
     ) -> None:
         """plans: compiled for this state alone, as their codes grow with it. topics: definitions of the topics that
-        bring live truths of late columns, `<topic>.<column>`; those of others the plans know.
+        bring live truths of late columns, `<topic>.<column>`; those of others the plans know. only: of every topic the
+        partition of this index alone.
 
         Raises: DefinitionError HR-0545 where two plans know different topics under one name.
         """
+        self._only = only
         self.topic_states: dict[str, TopicState] = {}
         self.feeds: dict[Partition, Feed] = {}
         self.views: dict[str, ViewState] = {}
@@ -147,6 +152,8 @@ class FeatureState:
             if found.topic.name not in self.topic_states:
                 continue
             for held in found.partitions:
+                if self._only is not None and held.partition.index != self._only:
+                    continue
                 feed = self.feeds.get(held.partition)
                 if upto is None and feed is not None and feed.next > held.end:
                     raise _ahead(feed, held.end)
@@ -172,7 +179,7 @@ class FeatureState:
         if first >= end:
             return 0
         for batch in log.read(partition, first, end=end):
-            if batch.num_rows <= FEW_ROWS and partition.index < IMPORTS_FROM:
+            if batch.num_rows <= FEW_ROWS and partition.index < IMPORTS_FROM and topic.derivation is None:
                 self._ingest_few(partition, topic, batch, first)
             else:
                 self.ingest(partition, batch, behind=first)
@@ -213,7 +220,10 @@ class FeatureState:
             self._fail(error)
             raise
         feed.next = last + 1
-        feed.available_at = max(feed.available_at, int(units(batch.column(AVAILABLE_AT)).max()))
+        newest = int(units(batch.column(AVAILABLE_AT)).max())
+        if feed.horizon is not None:
+            newest = feed.horizon.after(batch)
+        feed.available_at = max(feed.available_at, newest)
         if feed.available_at >= feed.sweep_at:
             self._sweep(feed)
 
@@ -374,7 +384,12 @@ class FeatureState:
 
     def _identity(self, topic: str, partition: int, offset: int) -> Id:
         held = self.topic_states[topic]
-        found = None if held.retained is None else held.retained.at(partition, offset)
+        found = None
+        if held.retained is not None and held.topic.derivation is None:
+            found = held.retained.at(partition, offset)
+        elif held.retained is not None:
+            indices = (retained_index(feed, partition) for feed in held.feeds)
+            found = next(filter(None, (held.retained.at(index, offset) for index in indices)), None)
         assert found is not None and held.id_place is not None, "the ids of what a view retains are retained"
         return found.row[held.id_place]  # type: ignore[return-value]  # ids are never null
 
@@ -388,7 +403,9 @@ class FeatureState:
             for view, source in topic.sources
         ]
         if topic.retained is not None:
-            topic.retained.add_batch(feed.index, batch)
+            derived = topic.topic.derivation is not None
+            for index, rows in by_source(feed.index, batch) if derived else [(feed.index, batch)]:
+                topic.retained.add_batch(index, rows)
         for view, source, one in prepared:
             view.apply(source, one, batch)
         if topic.facts is not None and topic.retained is not None and topic.facts.ids():

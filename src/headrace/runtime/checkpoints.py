@@ -12,6 +12,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from headrace.core.errors import StateError
@@ -39,7 +40,8 @@ class Checkpoints:
         self._log = log
         self._origin = origin_of(log)
         self._lock = threading.Lock()  # a store is one thread's at a time
-        self._there: dict[tuple[str, ...], Cut] = {}  # by views, the cut of the checkpoint that this process knows of
+        # By views and partition, the cut of the checkpoint that this process knows of.
+        self._there: dict[tuple[tuple[str, ...], int | None], Cut] = {}
         self._store: CheckpointStore | None = None
         if url:
             self._store = open_store(url)
@@ -51,10 +53,16 @@ class Checkpoints:
             self._store = FolderCheckpoints(folder, shared=True)
 
     def restore(
-        self, plans: Sequence[ViewPlan], *, fingerprints: Mapping[str, str], held: Sequence[TopicState]
+        self,
+        plans: Sequence[ViewPlan],
+        *,
+        fingerprints: Mapping[str, str],
+        held: Sequence[TopicState],
+        only: int | None = None,
     ) -> FeatureState | None:
         """The state of the furthest checkpoint that fits; None where there is none. The log goes on from there too.
-        plans: fresh, and used up. Raises: LogError, as `Log.resume`."""
+        plans: fresh, and used up. only: of every topic the partition of this index alone. Raises: LogError, as
+        `Log.resume`."""
         views = [plan.view.name for plan in plans]
         try:
             with self._lock:
@@ -63,9 +71,10 @@ class Checkpoints:
                     self._place(views),
                     fingerprints=fingerprints,
                     topics=[state.topic for state in held],
-                    part=self._part(views),
+                    part=self._part(views, only),
                     origin=self._origin,
                     held=held,
+                    make=FeatureState if only is None else partial(FeatureState, only=only),
                 )
         except StateError as error:
             _logger.error(
@@ -75,21 +84,24 @@ class Checkpoints:
         if found is None:
             return None
         self._log.resume(found.extra)
-        self._there[tuple(sorted(views))] = found.state.frontier
+        self._there[tuple(sorted(views)), only] = found.state.frontier
         return found.state
 
-    def write_all(self, states: Iterable[FeatureState], *, fingerprints: Mapping[str, str]) -> None:
-        """At an orderly end: what cannot be written is said."""
+    def write_all(
+        self, states: Iterable[FeatureState], *, fingerprints: Mapping[str, str], only: int | None = None
+    ) -> None:
+        """At an orderly end: what cannot be written is said. only: as it was restored."""
         for state in states:
             try:
-                self.write(state, fingerprints=fingerprints)
+                self.write(state, fingerprints=fingerprints, only=only)
             except StateError as error:
                 _logger.error("no checkpoint of %s: %s", ", ".join(state.views), error, extra={"code": error.code})
 
-    def write(self, state: FeatureState, *, fingerprints: Mapping[str, str]) -> None:
-        """As it is now; not where it is written already. Raises: StateError HR-0561 to HR-0565."""
+    def write(self, state: FeatureState, *, fingerprints: Mapping[str, str], only: int | None = None) -> None:
+        """As it is now; not where it is written already. only: as it was restored. Raises: StateError HR-0561 to
+        HR-0565."""
         views = tuple(sorted(state.views))
-        if state.frontier == self._there.get(views):
+        if state.frontier == self._there.get((views, only)):
             return
         kept = self._log.kept(state.frontier)
         with self._lock:
@@ -97,11 +109,11 @@ class Checkpoints:
                 state,
                 self._place(views),
                 fingerprints={name: fingerprints[name] for name in views},
-                part=self._part(views),
+                part=self._part(views, only),
                 origin=self._origin,
                 extra=kept,
             )
-        self._there[views] = state.frontier
+        self._there[views, only] = state.frontier
 
     def newest(self, plans: Sequence[ViewPlan], *, fingerprints: Mapping[str, str]) -> int:
         """The number of the newest checkpoint of these views, whoever wrote it; 0 where there is none. Raises:
@@ -109,7 +121,7 @@ class Checkpoints:
         views = [plan.view.name for plan in plans]
         of = checkpoint.kind(plans, fingerprints=fingerprints, origin=self._origin)
         with self._lock:
-            names = parsed(self._place(views).names(f"{part_name(self._part(views))}-"))
+            names = parsed(self._place(views).names(f"{part_name(self._part(views, None))}-"))
         return max((name.number for name in names if name.kind == of), default=0)
 
     def _place(self, views: Sequence[str]) -> CheckpointStore:
@@ -117,8 +129,10 @@ class Checkpoints:
             return self._store
         return FolderCheckpoints(self._folder / "-".join(sorted(views)), shared=True)
 
-    def _part(self, views: Sequence[str]) -> str:
-        """Of a place with the states of several sets of views: which set. Names of views may have any letters."""
+    def _part(self, views: Sequence[str], only: int | None) -> str:
+        """Of a place with the states of several sets of views: which set, and which of its partitions. Names of views
+        may have any letters."""
         if self._store is None:
             return ""
-        return "v" + hashlib.sha256("-".join(sorted(views)).encode()).hexdigest()[:16]
+        which = "v" + hashlib.sha256("-".join(sorted(views)).encode()).hexdigest()[:16]
+        return which if only is None else f"{which}p{only}"

@@ -21,13 +21,20 @@ def make_decider(project: Project, name: str, address: str | None, *, clock: Clo
     """As `Project.decider`."""
     decision, log = project.definitions.decision(name), project.log
     # What halts keeps no other partition from being decided; who decides looks again, and says so.
-    version, features = project.version(name), project.state(decision.views, halts={})
+    version, features = project.version(name), project.state(project.parts.here(name), halts={})
     validate, recompute = validator(decision.request), recompute_with(log, project.compile)
     if not log.capabilities.shared:
         return Decider(log, version, features=features, validate=validate, recompute=recompute, clock=clock)
     owner = address or f"process {os.getpid()} on {socket.gethostname()}"
     made = OwnedDecider(
-        log, version, features=features, validate=validate, recompute=recompute, clock=clock, name=owner
+        log,
+        version,
+        features=features,
+        validate=validate,
+        recompute=recompute,
+        clock=clock,
+        name=owner,
+        remote=project.parts.routed(name, address),
     )
     if address is None:
         for index in range(_partitions(project, decision.request.name)):

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from headrace.catalog.define import Declared
 from headrace.core.errors import DefinitionError, NotFoundError, did_you_mean
-from headrace.core.expr import Reference
+from headrace.core.expr import Reference, references
 from headrace.core.fingerprint import fingerprint
 from headrace.core.times import Duration
 from headrace.core.window import Aligned, Lifetime, Sliding, Unit, Window
@@ -57,16 +57,27 @@ class Definitions:
 
     def _check(self) -> None:
         """What no definition sees alone: entities of requests, and topics that forget before their views do."""
+        for label in self.labels.values():
+            for topic in (label.of, label.source):
+                if topic.derivation is not None:
+                    raise _not_of_derived(f"label {label.name!r} is of", topic, "labels name events of their origin")
         for model in self.models.values():
+            if self.topic(model.topic).derivation is not None:
+                raise _not_of_derived(f"model {model.name!r} scores", self.topic(model.topic), "its events are copies")
             views = [self.view(name) for name in model.views]
             check_entities(f"model {model.name!r}", self.topic(model.topic), views)
         for decision in self.decisions.values():
+            if decision.request.derivation is not None:
+                said = f"decision {decision.name!r} decides"
+                raise _not_of_derived(said, decision.request, "its events are copies, and nobody appends to it")
             views = [self.view(name) for name in decision.views]
             check_entities(f"decision {decision.name!r}", decision.request, views)
         for view in self.views.values():
             for topic in view.topics:
-                _check_source(view, topic)
                 _check_retention(view, topic)
+                if topic.derivation is not None:
+                    _check_derived(view, topic)
+                    _check_retention(view, self.topic(topic.derivation.of))
 
     def topic(self, name: str) -> Topic:
         return _named(self.topics, "topic", name)
@@ -87,9 +98,17 @@ class Definitions:
         return tuple(name for name in self.decisions if name not in challenging)
 
     @property
+    def held(self) -> dict[str, Topic]:
+        """The views that are held by partition, each with its derived topic (SEMANTICS 5.2)."""
+        derived = {view.name: view.topics[0] for view in self.views.values() if len(view.topics) == 1}
+        return {name: topic for name, topic in derived.items() if topic.derivation is not None}
+
+    @property
     def views_served(self) -> tuple[tuple[str, ...], ...]:
-        """The views of each decision that answers requests, each set of them once: what states there are."""
-        found = {tuple(sorted(self.decisions[name].views)) for name in self.served}
+        """The views of each decision that answers requests, but for those that are held by partition, each set of them
+        once: what states there are."""
+        held = self.held
+        found = {tuple(sorted(view for view in self.decisions[name].views if view not in held)) for name in self.served}
         return tuple(sorted(views for views in found if views))
 
     def declared(self, *, tz_version: str) -> tuple[Declared, ...]:
@@ -110,7 +129,8 @@ class Definitions:
             add("label", label.name, label_meaning(label), [("topic", label.of.name), ("topic", label.source.name)])
         for view in self.views.values():
             needs = [("topic", t.name) for t in view.topics] + [("label", n) for n in sorted(label_names(view))]
-            add("view", view.name, view_meaning(view, self.labels, tz_version=tz_version), needs)
+            needs += [("topic", t.derivation.of) for t in view.topics if t.derivation is not None]
+            add("view", view.name, view_meaning(view, self.labels, tz_version=tz_version, topics=self.topics), needs)
         for model in self.models.values():
             label_need = [("label", model.label_name)] if isinstance(model.label, Label) else []
             add("model", model.name, model.meaning(), [*label_need, *(("view", v) for v in model.views)])
@@ -168,6 +188,22 @@ class Definitions:
                     view=view.name,
                 )
 
+    def check_held(self, log: Iterable[Topic]) -> None:
+        """A key's events stay where they are when partitions are added, so the values of a view that is held by
+        partition would be in two. log: the topics as the log has them. Raises: DefinitionError HR-0370."""
+        before = {topic.name: topic.partitions for topic in log}
+        for view in self.views.values():
+            for topic in view.topics:
+                count = before.get(topic.name, topic.partitions)
+                if topic.derivation is not None and topic.partitions != count:
+                    raise DefinitionError(
+                        "HR-0370",
+                        f"derived topic {topic.name!r} is read by view {view.name!r}: its partitions stay as many",
+                        detail=f"it has {count}, declared are {topic.partitions}",
+                        hint="declare another derived topic of as many as you want, and let the view read that",
+                        topic=topic.name,
+                    )
+
     def fingerprints(self, kind: str, *, tz_version: str) -> dict[str, str]:
         """name -> fingerprint of all definitions of a kind."""
         return {one.name: one.fingerprint for one in self.declared(tz_version=tz_version) if one.kind == kind}
@@ -186,15 +222,31 @@ def _keyed_by_entity(view: FeatureView) -> list[Topic]:
     return found
 
 
-def _check_source(view: FeatureView, topic: Topic) -> None:
-    """A derived topic names its events by places in another; states and records do not follow these yet."""
-    if topic.derivation is not None:
-        raise DefinitionError(
-            "HR-0369",
-            f"view {view.name!r} reads the derived topic {topic.name!r}",
-            detail="a decision could count a request and its derived copy; views read the source topic, of any key",
-            hint=f"source={topic.derivation.of}",
-        )
+def _check_derived(view: FeatureView, topic: Topic) -> None:
+    """What a view over a derived topic cannot be yet: its values are held by partition, and its events are its
+    source's. Raises: DefinitionError HR-0369."""
+    said = f"view {view.name!r} reads"
+    if len(view.topics) > 1:
+        raise _not_of_derived(said, topic, "beside other sources, whose partitions are others")
+    (emission,) = view.sources.emissions
+    keys = [entity_expression(emission, part, view.name) for part in view.entity]
+    if not any(isinstance(key, Reference) and key.path == f"{topic.name}.{topic.key}" for key in keys):
+        raise _not_of_derived(said, topic, f"its entity has no part {topic.key!r}, so one may lie in all partitions")
+    late = label_names(view) or {f.name for f in topic.late_columns} & {
+        r.name for f in view.features for part in (f.input, f.where) if part is not None for r in references(part)
+    }
+    if late:
+        raise _not_of_derived(said, topic, f"{min(late)!r} becomes known later, which is told to the source alone")
+
+
+def _not_of_derived(said: str, topic: Topic, why: str) -> DefinitionError:
+    assert topic.derivation is not None, "derived"
+    return DefinitionError(
+        "HR-0369",
+        f"{said} the derived topic {topic.name!r}",
+        detail=why,
+        hint=f"take topic {topic.derivation.of!r} in its place",
+    )
 
 
 def _check_retention(view: FeatureView, topic: Topic) -> None:

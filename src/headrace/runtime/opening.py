@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from headrace import plugs
@@ -34,7 +34,12 @@ def origin_of(log: Log) -> str:
 
 
 def ownership_of(
-    log: Log, *, name: str, topics: Mapping[str, str], owners: Callable[[], Mapping[str, Owner]]
+    log: Log,
+    *,
+    name: str,
+    topics: Mapping[str, str],
+    owners: Callable[[], Mapping[str, Owner]],
+    held: Sequence[str] = (),
 ) -> Ownership:
     """Of a process that serves a shared log, as `Ownership` says."""
     assert isinstance(log, KafkaLog), "only a cluster's log is shared"
@@ -46,6 +51,7 @@ def ownership_of(
         name=name,
         topics=topics,
         owners=owners,
+        held=held,
         unfit=log.unfit,
         keep=log.keep_anchors,
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from headrace.clients.kafka.port import KafkaClient, Member, Place
@@ -57,13 +57,15 @@ class Ownership:
         session: Duration,
         topics: Mapping[str, str],
         owners: Callable[[], Mapping[str, Owner]],
+        held: Sequence[str] = (),
         unfit: Callable[[], LogError | None] = lambda: None,
         keep: Callable[[], object] = lambda: None,
     ) -> None:
         """name: the address that others send requests to. session: after which the group gives a silent member's
-        partitions to others. topics: decision -> its requests' topic. owners: decision -> what decides it now. unfit:
-        why this process may decide nothing; then it leaves the group until it may. keep: called every minute; writes
-        down what later readers need (docs/KAFKA.md K5)."""
+        partitions to others. topics: decision -> its requests' topic. owners: decision -> what decides it now. held:
+        other topics whose partitions the group shares, too: nobody claims those. unfit: why this process may decide
+        nothing; then it leaves the group until it may. keep: called every minute; writes down what later readers need
+        (docs/KAFKA.md K5)."""
         self._client = client
         self._prefix = prefix
         self._name = name
@@ -73,6 +75,7 @@ class Ownership:
         self._unfit = unfit
         self._keep = keep
         self._kept = time.monotonic()
+        self._held = tuple(held)
         self._member: Member | None = None
         self._given: frozenset[Place] = frozenset()
         self._wake = threading.Event()
@@ -100,7 +103,7 @@ class Ownership:
             self._threads.append(thread)
 
     def _join(self) -> Member:
-        names = sorted({self._prefix + topic for topic in self._topics.values()})
+        names = sorted({self._prefix + topic for topic in (*self._topics.values(), *self._held)})
         self._member = self._client.member(self._prefix + GROUP, names, name=self._name)
         return self._member
 
@@ -122,6 +125,11 @@ class Ownership:
     def look_soon(self) -> None:
         """Somebody was not found: what others own is read again in a moment."""
         self._looking.set()
+
+    def given(self, topic: str) -> frozenset[int]:
+        """The partitions of a topic that the group gives this process."""
+        name = self._prefix + topic
+        return frozenset(place.partition for place in self._given if place.topic == name)
 
     @property
     def stuck_seconds(self) -> float:
@@ -250,5 +258,4 @@ class Ownership:
         return True
 
     def _wanted(self, decision: str) -> frozenset[int]:
-        topic = self._prefix + self._topics.get(decision, "")
-        return frozenset(place.partition for place in self._given if place.topic == topic)
+        return self.given(self._topics.get(decision, ""))

@@ -6,7 +6,6 @@ use, a feature state is made from its checkpoint and the log's tail when a view 
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import os
 import threading
@@ -47,10 +46,10 @@ from headrace.log.run import Role
 from headrace.models.folder import FolderModelStore
 from headrace.models.serve import ServedModel
 from headrace.runtime.catalog_store import CatalogStore
-from headrace.runtime.checkpoints import Checkpoints
 from headrace.runtime.deciding import make_decider
 from headrace.runtime.definitions import CLASSES, Definitions
 from headrace.runtime.opening import open_log_of
+from headrace.runtime.parts import Parts
 from headrace.runtime.placing import place_rows, topic_state
 from headrace.runtime.reading import Reader
 from headrace.runtime.recompute import recompute_with, request_rows
@@ -81,9 +80,10 @@ class Project:
         self.folder = folder
         self.definitions = definitions
         self.settings = settings or read_settings(folder, os.environ)
-        self._clock = clock
+        self.clock = clock
         self._role = role
         self._log: Log | None = None
+        self.parts = Parts(self)
         self._deciders: dict[str, Decider | OwnedDecider] = {}
         self._states: dict[str, FeatureState] = {}  # by the names of their views, the newest
         self._reader = Reader(self)
@@ -98,13 +98,9 @@ class Project:
         with self._lock:
             if self._log is None:
                 self._log = open_log_of(
-                    self.settings.log, self.state_folder / "log", clock=self._clock, role=self._role, environ=os.environ
+                    self.settings.log, self.state_folder / "log", clock=self.clock, role=self._role, environ=os.environ
                 )
             return self._log
-
-    @functools.cached_property
-    def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.state_folder / "checkpoints", self.settings.checkpoints, self.log)
 
     @property
     def state_folder(self) -> Path:
@@ -119,7 +115,7 @@ class Project:
 
     def now(self) -> Instant:
         """The project's clock."""
-        return self._clock.now()
+        return self.clock.now()
 
     def compile(self, views: Iterable[str]) -> list[ViewPlan]:
         """Fresh plans; a state or a replay keeps those that it is given."""
@@ -128,10 +124,11 @@ class Project:
     # --- definitions ---
 
     def plan(self) -> tuple[Step, ...]:
-        """What `apply` would do, in order; empty where nothing would change. Raises: DefinitionError HR-0813 on a
-        shared log, HR-0366 on one that is not."""
+        """What `apply` would do, in order; empty where nothing would change. Raises: DefinitionError HR-0813, HR-0370
+        on a shared log, HR-0366 on one that is not."""
         if self.log.capabilities.shared:
             self.definitions.check_joint()
+            self.definitions.check_held(state.topic for state in self.log.topics(fresh=False))
         else:
             self.definitions.check_alone()
         return catalog_plan.plan(self.definitions.declared(tz_version=self._tz_version), self.catalog())
@@ -154,7 +151,7 @@ class Project:
         declared = [self.definitions.topic(s.name) for s in steps if s.kind == "topic" and s.fingerprint is not None]
         for topic in sorted(declared, key=lambda one: one.derivation is not None):  # behind what they are derived of
             self.log.declare(topic)
-        store.append(steps, at=self._clock.now())
+        store.append(steps, at=self.clock.now())
         return steps
 
     # --- events ---
@@ -164,7 +161,7 @@ class Project:
     ) -> ImportReport:
         """A file's rows into a topic, whole or not at all (schemas.importing.import_file)."""
         self._applied(topic)
-        return import_file(self.log, topic, Path(path), clock=self._clock, options=options, progress=progress)
+        return import_file(self.log, topic, Path(path), clock=self.clock, options=options, progress=progress)
 
     def produce(self, topic: str, events: Sequence[Mapping[str, object]]) -> tuple[Appended, ...]:
         """Events as JSON-like mappings; refused whole where one does not fit, with the first problem in words.
@@ -197,7 +194,7 @@ class Project:
         fingerprints = {name: self.fingerprints("view")[name] for name in views}
         held = self.log.topics()
         topics = [each.topic for each in held]
-        state = self._checkpoints.restore(self.compile(views), fingerprints=fingerprints, held=held)
+        state = self.parts.checkpoints.restore(self.compile(views), fingerprints=fingerprints, held=held)
         if state is None:
             state = FeatureState(self.compile(views), topics=topics)
         try:
@@ -240,6 +237,9 @@ class Project:
         ]
         plans = self.compile(names)
         topic = request.name if isinstance(request, Topic) else request or plans[0].view.topics[0].name
+        for plan in plans:
+            if plan.derived is not None and topic == plan.derived.name and plan.derived.derivation is not None:
+                topic = plan.derived.derivation.of  # its events are that one's, and so are the requests
         events = Events.read(self.log, {*topics_of(plans), topic})
         if rows is None:
             asked = Rows.logged(events, topic)
@@ -268,7 +268,7 @@ class Project:
         """
         with self._lock:
             if name not in self._deciders:
-                self._deciders[name] = make_decider(self, name, address, clock=self._clock)
+                self._deciders[name] = make_decider(self, name, address, clock=self.clock)
             return self._deciders[name]
 
     def decide(self, name: str, request: Mapping[str, object]) -> DecisionMade:
@@ -281,11 +281,12 @@ class Project:
         made = Project(
             self.folder,
             Definitions.of(load_definitions(self.folder, CLASSES)),
-            clock=self._clock,
+            clock=self.clock,
             role=self._role,
             settings=self.settings,
         )
         made._log = self.log
+        made.parts.adopt(self.parts)
         return made
 
     def keep(self, name: str, other: Project) -> None:
@@ -293,7 +294,7 @@ class Project:
         with self._lock, other._lock:
             if name in other._deciders:
                 self._deciders[name] = other._deciders[name]
-                place = "-".join(sorted(self.definitions.decision(name).views))
+                place = "-".join(sorted(self.parts.here(name)))
                 if place in other._states:
                     self._states[place] = other._states[place]
 
@@ -312,8 +313,9 @@ class Project:
                     name=view,
                     fingerprint=fingerprints[view],
                     features=tuple(f.name for f in plan.view.features),
-                    topics=tuple(topics_of([plan])),
+                    topics=tuple(topics_of([plan])) if plan.derived is None else (plan.derived.name,),
                     max_staleness=plan.view.max_staleness,
+                    held=plan.derived is not None,
                 )
             )
         names = value_names(decision.request, views)
@@ -369,14 +371,16 @@ class Project:
         Raises: StateError HR-0561 to HR-0565 where the place cannot be asked, or written."""
         fingerprints = self.fingerprints("view")
         if write:
-            self._checkpoints.write(self._state(views), fingerprints=fingerprints)
-        return self._checkpoints.newest(self.compile(views), fingerprints=fingerprints)
+            self.parts.checkpoints.write(self._state(views), fingerprints=fingerprints)
+        return self.parts.checkpoints.newest(self.compile(views), fingerprints=fingerprints)
 
     def close(self) -> None:
         """Write every state's checkpoint, then give everything back."""
         with self._lock:
             if self._log is not None:
-                self._checkpoints.write_all(self._states.values(), fingerprints=self.fingerprints("view"))
+                self.parts.stop()
+                self.parts.write()
+                self.parts.checkpoints.write_all(self._states.values(), fingerprints=self.fingerprints("view"))
                 self._log.close()
                 self._log = None
 

@@ -148,3 +148,59 @@ def test_a_folder_of_definitions_shares_its_objects(tmp_path: Path, monkeypatch:
     found = Definitions.of(load_definitions(tmp_path, CLASSES))
     assert set(found.views) == {"activity", "more"}
     assert set(found.topics) == {"orders", "returns"}
+
+
+DERIVED = """
+import headrace as hr
+
+orders = hr.Topic("orders", key="customer", id="order", event_time="at", partitions=2, fields={
+    "order": hr.string, "customer": hr.int64, "merchant": hr.int64, "channel": hr.string,
+    "refunded": hr.boolean, "at": hr.timestamp})
+returns = hr.Topic("returns", key="order", event_time="at", fields={"order": hr.string, "at": hr.timestamp})
+by_merchant = hr.derived_topic("by_merchant", of=orders, key="merchant")
+merchant = hr.FeatureView("merchant", entity="merchant", source=by_merchant, features=[hr.count().over("1d")])
+both = hr.FeatureView("both", entity=("merchant", "channel"), source=by_merchant, features=[hr.count().over("1d")])
+"""
+
+
+def test_a_view_over_a_derived_topic_means_what_that_is_derived_of(tmp_path: Path) -> None:
+    before = prints(load(tmp_path, DERIVED))
+    for part in ('key="customer"', 'event_time="at", partitions=2'):
+        other = part.replace("customer", "channel").replace("partitions=2", 'partitions=2, dedup="3d"')
+        after = prints(load(tmp_path, DERIVED.replace(part, other)))
+        assert before["view", "merchant"] != after["view", "merchant"]
+    needs = {one.key: set(one.needs) for one in load(tmp_path, DERIVED).declared(tz_version="2026a")}
+    assert needs["view", "merchant"] == {("topic", "by_merchant"), ("topic", "orders")}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "x = hr.FeatureView('x', entity='customer', source=by_merchant, features=[hr.count().over('1d')])",
+            "customer",
+        ),
+        (
+            "x = hr.FeatureView('x', entity='merchant', source=hr.Sources("
+            "by_merchant.emit(merchant=by_merchant.merchant), orders.emit(merchant=orders.merchant)), "
+            "features=[hr.count().over('1d')])",
+            "other sources",
+        ),
+        ("x = hr.Label('x', of=by_merchant, source=returns, on='order', within='1d')", "label 'x'"),
+        ("x = hr.Decision('x', request=by_merchant, policy=[hr.approve()])", "decision 'x'"),
+    ],
+)
+def test_what_cannot_stand_on_a_derived_topic_is_said(tmp_path: Path, more: str, said: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        load(tmp_path, DERIVED + more)
+    assert caught.value.code == "HR-0369"
+    assert said in str(caught.value) or said == "customer" and "'merchant'" in str(caught.value)
+
+
+def test_a_derived_topic_that_a_view_reads_keeps_its_partitions(tmp_path: Path) -> None:
+    found = load(tmp_path, DERIVED)
+    found.check_held(found.topics.values())
+    more = load(tmp_path, DERIVED.replace('key="merchant")', 'key="merchant", partitions=4)'))
+    with pytest.raises(DefinitionError) as caught:
+        more.check_held(found.topics.values())
+    assert caught.value.code == "HR-0370"
