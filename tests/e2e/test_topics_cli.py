@@ -7,6 +7,7 @@ import json
 import select
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -192,7 +193,7 @@ def test_following_prints_what_comes(shop: Commands) -> None:
     with started("--project", shop.folder, *following, "--limit", "3") as tail:
         first = first_line(tail)
         shop.done("topics", "produce", "orders", "--event", json.dumps(order("after", at=instant(0.001))))
-        rest, _ = tail.communicate(timeout=60)
+        rest = rest_of(tail)
         assert orders_of(first + rest)[2] == "after" and sorted(orders_of(first + rest)) == ["after", "o0", "o1"]
     assert tail.returncode == 0
     with started("--project", shop.folder, *following) as tail:
@@ -210,6 +211,19 @@ def first_line(process: subprocess.Popen[str]) -> str:
         process.kill()
     assert ready, "nothing within a minute"
     return process.stdout.readline()
+
+
+def rest_of(process: subprocess.Popen[str]) -> str:
+    """What it writes after that, until it ends; it is ended after a minute. By the reader that `first_line` used, which
+    may hold lines already: `communicate` reads past them."""
+    assert process.stdout is not None
+    late = threading.Timer(60, process.kill)
+    late.start()
+    try:
+        return process.stdout.read()
+    finally:
+        late.cancel()
+        process.wait()
 
 
 # Lag.
