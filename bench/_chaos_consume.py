@@ -61,7 +61,9 @@ def main(address: str, file: str) -> int:
     signal.signal(signal.SIGTERM, stop)
     while not stopped.is_set():
         try:
-            with Consumer(address, visits, group=GROUP, offsets=SqlOffsets(lambda: connect(file))) as consumer:
+            offsets = SqlOffsets(lambda: connect(file))
+            # SQLite has one writer at a time: more threads would wait for one another.
+            with Consumer(address, visits, group=GROUP, concurrency=1, offsets=offsets) as consumer:
                 consumers[:] = [consumer]
                 counts = consumer.run(handle)
             print(json.dumps({"at": time.time(), "counts": str(counts)}), file=sys.stderr, flush=True)

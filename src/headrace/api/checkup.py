@@ -26,7 +26,7 @@ from headrace.log.backup import Finding
 from headrace.plugs import require
 from headrace.runtime.checkup import said
 
-PACKAGES = ("uvicorn", "httptools", "prometheus_client")  # of the extra `serve`
+PACKAGES = ("uvicorn", "httptools", "aiohttp", "prometheus_client")  # of the extra `serve`
 EXPIRES_SOON = Duration.parse("7d")  # time to hand out another
 CLOCK_SECONDS_MAX = 5.0  # the header has whole seconds; a topic's skew is a minute
 WAITING_MAX = 64  # calls of one queue: more than one commit takes

@@ -1,27 +1,32 @@
-"""A request goes to the process that owns its partition, and its answer comes back as it is. Touches: sockets, threads.
+"""A request goes to the process that owns its partition, and its answer comes back as it is. Touches: sockets.
 
 The one idea: any process takes any request, so that a balancer needs to know nothing. Who is not the owner asks the
-owner once, in the caller's name and with the caller's token; who was asked so asks nobody else.
+owner once, in the caller's name and with the caller's token; who was asked so asks nobody else. The budget goes along,
+so that nothing is done for who no longer waits.
 """
 
 from __future__ import annotations
 
-import http.client
-import ssl
-import threading
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPSConnection
+from ssl import create_default_context
 from urllib.parse import urlsplit
 
-from headrace.api.desk import Desk
+import aiohttp
+from yarl import URL
+
 from headrace.core.errors import StateError
 
 MARK = b"headrace-forwarded"  # by whom: a request that has it is not forwarded again
-TIMEOUT_SECONDS = 5.0  # beyond any budget: whoever waits so long has been told, or asks again
-_CARRIED = (
-    b"authorization", b"content-type", b"accept-language", b"idempotency-key", b"traceparent", b"headrace-budget-ms",
-)  # fmt: skip
+GRACE_SECONDS = 1.0  # beyond the budget: when that is over, the owner answers with the fallback
+IDLE_SECONDS = 10.0  # after which a connection is given up; servers keep theirs for longer
+_BUDGET = "headrace-budget-ms"
+_CARRIED = (b"authorization", b"content-type", b"accept-language", b"idempotency-key", b"traceparent")
 _RETURNED = ("content-language", "retry-after")
+# Added by the client library otherwise; the caller did not say them.
+_UNSAID = ("user-agent", "accept", "accept-encoding", "content-type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +49,32 @@ class Forwarded:
 
 
 class Forwarder:
-    """To other processes of the same project. name: this one's address. Called on the loop."""
+    """To other processes of the same project. name: this one's address. On the loop, all of it."""
 
-    def __init__(self, name: str, *, threads: int = 8, waiting_max: int = 256) -> None:
+    def __init__(self, name: str, *, waiting_max: int = 1024) -> None:
         self.name = name
-        self._desk = Desk("forwarded", threads=threads, waiting_max=waiting_max)
-        self._kept = threading.local()
+        self._waiting_max = waiting_max
+        self._waits = 0
+        self._session: aiohttp.ClientSession | None = None
 
-    async def post(self, owner: str, what: Forward) -> Forwarded:
-        """The owner's answer. owner: its address. Raises: StateError HR-1020, retryable: it did not answer, and may
-        have decided; HR-1008."""
-        return await self._desk.do(lambda: self._post(owner, what))
+    async def post(self, owner: str, what: Forward, *, within: float) -> Forwarded:
+        """The owner's answer. owner: its address. within: seconds of the caller's budget that are left.
 
-    def waits(self) -> int:
-        return self._desk.waits()
-
-    def close(self) -> None:
-        self._desk.close()
-
-    def _post(self, owner: str, what: Forward) -> Forwarded:
-        said = {
-            name.decode("latin-1"): what.headers[name].decode("latin-1") for name in _CARRIED if name in what.headers
-        }
-        said[MARK.decode()] = self.name
-        kept: dict[str, http.client.HTTPConnection] = self._kept.__dict__.setdefault("connections", {})
-        before = kept.pop(owner, None)
-        if before is not None:
-            try:
-                return self._exchange(before, owner, what, said)
-            except (OSError, http.client.HTTPException):
-                before.close()  # idle for too long, as a rule; that a request has an id makes twice be once
-        connection = connection_to(owner, TIMEOUT_SECONDS)
+        Raises: StateError HR-1020, retryable: it did not answer in time, and may have decided; HR-1008 where too many
+        wait."""
+        if self._waits >= self._waiting_max:
+            raise StateError(
+                "HR-1008",
+                "too many requests wait for other processes",
+                detail="nothing was done for this one",
+                hint="send it again after the time that Retry-After says, with the same id",
+                retryable=True,
+            )
+        self._waits += 1
         try:
-            return self._exchange(connection, owner, what, said)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            async with asyncio.timeout(within + GRACE_SECONDS):
+                return await self._post(owner, what, within)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise StateError(
                 "HR-1020",
                 "the process that owns the request's partition does not answer",
@@ -86,26 +82,57 @@ class Forwarder:
                 hint="send it again, with the same id",
                 retryable=True,
             ) from error
+        finally:
+            self._waits -= 1
 
-    def _exchange(
-        self, connection: http.client.HTTPConnection, owner: str, what: Forward, headers: Mapping[str, str]
-    ) -> Forwarded:
-        connection.request("POST", what.path, body=what.body, headers=dict(headers))
-        answer = connection.getresponse()
-        data = answer.read()
-        self._kept.connections[owner] = connection
-        returned = [(name, answer.getheader(name)) for name in _RETURNED]
+    def waits(self) -> int:
+        """Requests that wait for another process now."""
+        return self._waits
+
+    async def close(self) -> None:
+        """When nothing waits any more."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _post(self, owner: str, what: Forward, within: float) -> Forwarded:
+        headers = {
+            name.decode("latin-1"): what.headers[name].decode("latin-1") for name in _CARRIED if name in what.headers
+        }
+        headers |= {MARK.decode(): self.name, _BUDGET: str(max(1, int(within * 1_000)))}
+        try:
+            return await self._exchange(owner + what.path, what.body, headers)
+        except aiohttp.ServerDisconnectedError:
+            # Idle for too long, as a rule; that a request has an id makes twice be once.
+            return await self._exchange(owner + what.path, what.body, headers)
+
+    async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> Forwarded:
+        asked = self._open().post(URL(url, encoded=True), data=body, headers=headers, allow_redirects=False)
+        async with asked as answer:
+            data = await answer.read()
+        returned = [(name, answer.headers.get(name)) for name in _RETURNED]
         return Forwarded(
             status=answer.status,
             body=data,
-            content_type=(answer.getheader("content-type") or "application/json").encode("latin-1"),
+            content_type=answer.headers.get("content-type", "application/json").encode("latin-1"),
             headers=tuple((name.encode(), value.encode("latin-1")) for name, value in returned if value is not None),
         )
 
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(),
+                auto_decompress=False,
+                skip_auto_headers=_UNSAID,
+            )
+        return self._session
 
-def connection_to(address: str, seconds: float) -> http.client.HTTPConnection:
-    """Not made yet. seconds: until what is asked for has failed, at each step."""
+
+def connection_to(address: str, seconds: float) -> HTTPConnection:
+    """For a thread of its own; not made yet. seconds: until what is asked for has failed, at each step."""
     where = urlsplit(address)
     if where.scheme == "https":
-        return http.client.HTTPSConnection(where.netloc, timeout=seconds, context=ssl.create_default_context())
-    return http.client.HTTPConnection(where.netloc, timeout=seconds)
+        return HTTPSConnection(where.netloc, timeout=seconds, context=create_default_context())
+    return HTTPConnection(where.netloc, timeout=seconds)

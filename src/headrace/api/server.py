@@ -221,6 +221,7 @@ async def _serve(
     finally:
         await asyncio.to_thread(successors.close)
         await asyncio.to_thread(service.close)
+        await service.disconnect()
     _logger.info("stopped", extra={"address": address})
 
 

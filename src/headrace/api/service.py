@@ -57,7 +57,7 @@ from headrace.runtime.routed import HeldReads
 from headrace.schemas.validate import Validate, validate_rows, validator
 
 INTERNAL = "headrace."  # topics that only headrace appends to
-OWNER_SECONDS = 0.02  # between two tries of a request whose partition changes hands
+OWNER_SECONDS = 0.02, 0.25  # between two tries of a request whose partition changes hands: doubled each time
 
 _logger = logging.getLogger(__name__)
 
@@ -219,12 +219,15 @@ class Service:
             self.project.parts.holding.stop()
         if self._holders is not None:
             self._holders.close()
-        if self._forwarder is not None:
-            self._forwarder.close()
         for desk in (self._reads, self._appends, self._records, self._views):
             desk.close()
         if self._others is not None:
             self._others.close()
+
+    async def disconnect(self) -> None:
+        """Give up the connections to other processes; on the loop, after everything was answered."""
+        if self._forwarder is not None:
+            await self._forwarder.close()
 
     # --- decisions ---
 
@@ -261,7 +264,7 @@ class Service:
         one = lane.submit(request, within, caller)
         outcome = await one.future
         if isinstance(outcome, NotOwnerError) and forward is not None:
-            found = await self._elsewhere(lane, request, outcome, forward, within)
+            found = await self._elsewhere(lane, request, outcome, forward, one.expires)
             if isinstance(found, Forwarded):
                 return found
             one, outcome = found, found.future.result()
@@ -289,23 +292,29 @@ class Service:
         return self._in_words(answer, decision, language, accepted)
 
     async def _elsewhere(
-        self, lane: Lane, request: Mapping[str, object], error: NotOwnerError, forward: Forward, within: float
+        self, lane: Lane, request: Mapping[str, object], error: NotOwnerError, forward: Forward, expires: float
     ) -> Forwarded | Waiting:
-        """The answer of the partition's owner; or this process's, where the partition is about to be its own.
+        """The answer of the partition's owner; or this process's, where the partition is about to be its own. expires:
+        when the caller's budget is over, by the monotonic clock.
 
         Raises: the error, where nobody owns it for longer than the budget; StateError HR-1020, HR-1008."""
         assert self.ownership is not None and self._forwarder is not None, "only owners say so"
-        deadline = time.monotonic() + within
+        pause, pause_max = OWNER_SECONDS
         while True:
             owner = error.facts["owner"]
-            found = None if owner is None else await self._forwarder.post(str(owner), forward)
-            if found is not None and (found.status != 503 or time.monotonic() > deadline):
+            left, found = max(0.0, expires - time.monotonic()), None
+            if owner is not None:
+                found = await self._forwarder.post(str(owner), forward, within=left)
+            left = expires - time.monotonic()
+            if found is not None and (found.status != 503 or left <= 0):
                 return found
-            if time.monotonic() > deadline:
+            if left <= 0:
                 raise error
             self.ownership.look_soon()
-            await asyncio.sleep(OWNER_SECONDS)
-            one = lane.submit(request, max(within, OWNER_SECONDS), forward.headers.get(b"authorization", b""))
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, pause_max)
+            left = max(0.0, expires - time.monotonic())
+            one = lane.submit(request, max(left, OWNER_SECONDS[0]), forward.headers.get(b"authorization", b""))
             outcome = await one.future
             if not isinstance(outcome, NotOwnerError):
                 return one

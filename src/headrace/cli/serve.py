@@ -82,7 +82,7 @@ def serve(
 
     Prints its address on stdout once it listens; logs are JSON lines on stderr.
     """
-    for package in ("uvicorn", "httptools", "prometheus_client"):
+    for package in ("uvicorn", "httptools", "aiohttp", "prometheus_client"):
         require(package, wanted_by="headrace serve")
     from headrace.api import address, audit, logs, server  # uvicorn and what it brings: 150 ms
     from headrace.api.settings import Settings

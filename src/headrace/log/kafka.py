@@ -347,6 +347,7 @@ class KafkaLog(Log):
         live = {place: partition for place in targets if (partition := self._live_partition(place)) is not None}
         for partition in live.values():
             self._following.feed(partition)
+        self._following.hurry(live)
         self._following.pump_to({place: targets[place] for place in live}, patience=patience)
         self._following.wait_stable({place: end for place, end in targets.items() if place not in live})
 

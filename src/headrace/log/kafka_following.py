@@ -9,12 +9,12 @@ the cluster through its client.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from headrace.clients.kafka.port import Cluster, Fetched, Fetcher, KafkaClient, Outgoing, Place, Record, Span
+from headrace.clients.kafka.port import Cluster, Fetched, KafkaClient, Outgoing, Place, Record, Span
 from headrace.core.errors import LogError, NotFoundError, StateError, did_you_mean
 from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.times import ZERO, Clock, Duration
@@ -26,6 +26,7 @@ from headrace.log.kafka_control import NAME as CONTROL
 from headrace.log.kafka_control import Control, anchor_slots
 from headrace.log.kafka_derived import DerivedFeed, unbound
 from headrace.log.kafka_feed import Anchor, Feed, conformed, with_system
+from headrace.log.kafka_fetchers import Fetchers
 from headrace.log.kafka_halts import Halts
 from headrace.log.kafka_registry import Import, Registered, Registry
 from headrace.log.kafka_rows import decoded, offset_of, position
@@ -72,7 +73,7 @@ class Following:
         self._spans: dict[Place, Span] = {}
         self._settled: set[str] = set()  # ids of topics whose settings were looked at
         self._begins: dict[tuple[str, int, int], int] = {}  # of partitions that are not followed, by what is kept
-        self._fetcher: Fetcher = client.fetcher()
+        self._fetcher = Fetchers(client, monotonic=monotonic)
         self._registry_next = client.spans([self.registry_place])[0].start
         self._fetcher.seek(self.registry_place, self._registry_next)
 
@@ -330,6 +331,11 @@ class Following:
     def _resume(self) -> None:
         for halt in self.halts.resumed() if self.halts else ():
             self._fetcher.seek(halt.place, halt.offset)
+
+    def hurry(self, places: Iterable[Place]) -> None:
+        """Somebody waits for what it appended to these, which are followed."""
+        with self.lock:
+            self._fetcher.hurry(places)
 
     def pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
         """Fetch until each partition is read up to a Kafka offset; between two fetches others have their turn. Raises:

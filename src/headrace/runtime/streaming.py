@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.clients.kafka.port import KafkaClient, Member
@@ -28,6 +28,10 @@ from headrace.stream.run import Counts, ReKeyer
 
 GROUP = "headrace.streams."  # behind the log's prefix, before the derived topic's name
 WAIT = Duration.parse("250ms")  # for rows, before it is looked whether to go on
+# From one transaction of a source partition to the next, where few rows come: as Kafka Streams does, exactly once. A
+# transaction is some ten requests however few rows it has.
+GATHER_SECONDS = 0.1
+GATHER_ROWS = 1_000
 IMPORTS_SECONDS = 1.0  # between two looks for imports of the source
 RETRY_SECONDS = 0.5  # after a re-keyer that ended while its partition is still given; doubled up to the next
 RETRY_SECONDS_MAX = 30.0
@@ -228,7 +232,7 @@ class _Share:
                     if partition not in carrying and partition not in done:
                         carrying[partition] = self._begun(partition)
                     live = partition if partition.index == work.index else live
-            moved = False
+            began, before, moved = time.monotonic(), _rows(carrying), False
             for partition, each in list(carrying.items()):
                 if work.stopping.is_set():
                     return
@@ -239,6 +243,8 @@ class _Share:
                     done.add(partition)
             if not moved and live is not None:
                 self._log.wait(Cut.of({live: carrying[live].at}), timeout=WAIT)
+            elif _rows(carrying) - before < GATHER_ROWS:
+                work.stopping.wait(max(0.0, began + GATHER_SECONDS - time.monotonic()))
 
     def _sources(self, index: int) -> list[Partition]:
         """The live partition, and the sealed imports that go with it."""
@@ -253,6 +259,10 @@ class _Share:
         made = ReKeyer(self._log, self._topic, partition, counts=counts)
         _logger.info("topic %s: carries over %s from offset %d on", self._topic, partition, made.at)
         return made
+
+
+def _rows(carrying: Mapping[Partition, ReKeyer]) -> int:
+    return sum(each.counts.rows for each in carrying.values())
 
 
 def streams_of(project: Project, names: Sequence[str], *, name: str) -> Streams:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from headrace.clients.kafka.messages import About, Polled
+from headrace.clients.kafka.messages import LINGER, About, Polled
 from headrace.clients.kafka.port import Fetched, GroupOffset, Headers, Place, Span
 from headrace.core.errors import HeadraceError
 from headrace.core.times import Duration
@@ -102,7 +102,16 @@ class Messages(Protocol):
 
     def committed(self, group: str, places: Sequence[Place]) -> dict[Place, GroupOffset]: ...
 
-    def outbox(self, *, buffered_max: int, transactional_id: str | None = None, record_bytes_max: int) -> Outbox: ...
+    def outbox(
+        self,
+        *,
+        buffered_max: int,
+        linger: Duration = LINGER,
+        transactional_id: str | None = None,
+        record_bytes_max: int,
+    ) -> Outbox:
+        """linger: a record waits so long for others of its partition, which go with it."""
+        ...
 
     def join(self, group: str, topic: str, watcher: Watcher) -> Member: ...
 

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
+from headrace.clients.kafka.messages import LINGER
 from headrace.clients.kafka.port import Headers, Place
 from headrace.core.errors import HeadraceError, InputError, LogError, UsageError
 from headrace.core.times import Duration
@@ -40,6 +41,7 @@ class _Desk:
         topic: Topic,
         *,
         buffered_max: int,
+        linger: Duration,
         patience: Duration,
         transactional_id: str | None,
         environ: Mapping[str, str] | None,
@@ -47,6 +49,7 @@ class _Desk:
         self.connection = connect(cluster, topic, environ=environ)
         self.outbox = self.connection.messages.outbox(
             buffered_max=buffered_max,
+            linger=linger,
             transactional_id=transactional_id,
             record_bytes_max=self.connection.about.record_bytes_max,
         )
@@ -88,12 +91,14 @@ class Producer:
         topic: Topic,
         *,
         buffered_max: int = 100_000,
+        linger: str | Duration = LINGER,
         patience: str | Duration = "30s",
         transactional_id: str | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         """cluster: an address, as "kafka://HOST:PORT/PREFIX", or a fake. environ: where the password is looked for.
-        buffered_max: events on their way; beyond, `send` waits for at most `patience`.
+        buffered_max: events on their way; beyond, `send` waits for at most `patience`. linger: an event waits so long
+        for others of its partition, which go in one request: more is slower for each, and far less work for all.
         transactional_id: names this producer over restarts; with it, events are sent in transactions only, and an older
         producer of the name is fenced off.
 
@@ -103,6 +108,7 @@ class Producer:
             cluster,
             topic,
             buffered_max=buffered_max,
+            linger=Duration.parse(linger),
             patience=Duration.parse(patience),
             transactional_id=transactional_id,
             environ=environ,
@@ -229,13 +235,20 @@ class AsyncProducer:
         topic: Topic,
         *,
         buffered_max: int = 100_000,
+        linger: str | Duration = LINGER,
         patience: str | Duration = "30s",
         environ: Mapping[str, str] | None = None,
     ) -> None:
         """As `Producer`; it asks the cluster, some milliseconds. Transactions are the synchronous producer's."""
         self._patience = Duration.parse(patience)
         self._desk = _Desk(
-            cluster, topic, buffered_max=buffered_max, patience=self._patience, transactional_id=None, environ=environ
+            cluster,
+            topic,
+            buffered_max=buffered_max,
+            linger=Duration.parse(linger),
+            patience=self._patience,
+            transactional_id=None,
+            environ=environ,
         )
         self._answers: deque[_Waited] = deque()
         self._wake = threading.Event()

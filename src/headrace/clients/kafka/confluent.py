@@ -69,8 +69,8 @@ class ConfluentClient(KafkaClient):
     def sender(self, *, transactional_id: str | None = None) -> Sender:
         return ConfluentSender(self._connection, self._topics, transactional_id)
 
-    def fetcher(self) -> Fetcher:
-        return ConfluentFetcher(self._connection, self._topics)
+    def fetcher(self, *, eager: bool = False) -> Fetcher:
+        return ConfluentFetcher(self._connection, self._topics, eager=eager)
 
     def member(self, group: str, topics: Sequence[str], *, name: str = "") -> Member:
         return ConfluentMember(self._connection, self._topics, group, topics, name)

@@ -30,9 +30,10 @@ from headrace.clients.kafka.topics import Topics, no_partition
 from headrace.core.errors import HeadraceError, LogError, NotFoundError
 from headrace.core.times import Duration
 
-# A broker holds a fetch open for new records so long. The end of a partition is told by an empty answer: it takes this
-# long to be known, and this many empty answers a second are what an idle reader costs.
-_WAIT_MS = 10
+# A broker holds a fetch open so long, until this much has come for it. The end of a partition is told by an empty
+# answer: it takes as long to be known, and so many empty answers a second are what an idle reader costs.
+_GATHERING = {"fetch.min.bytes": 32 << 10, "fetch.wait.max.ms": 50}
+_EAGER = {"fetch.min.bytes": 1, "fetch.wait.max.ms": 50}
 _AHEAD_KILOBYTES = 64 << 10
 # Where nothing comes, the cluster is asked so often whether the topics are still there, and given as long to answer:
 # a topic that was deleted, or a cluster that is down, is known within 10 s.
@@ -52,7 +53,7 @@ _record = partial(tuple.__new__, Record)
 class ConfluentFetcher(Fetcher):
     """topics: what the cluster says of partitions, to tell offsets that are gone from those that never were."""
 
-    def __init__(self, connection: Connection, topics: Topics) -> None:
+    def __init__(self, connection: Connection, topics: Topics, *, eager: bool = False) -> None:
         self._connection = connection
         self._topics = topics
         self._health = Health(connection)
@@ -67,8 +68,7 @@ class ConfluentFetcher(Fetcher):
             "enable.partition.eof": True,
             "allow.auto.create.topics": False,
             "topic.metadata.propagation.max.ms": 3000,
-            "fetch.min.bytes": 1,
-            "fetch.wait.max.ms": _WAIT_MS,
+            **(_EAGER if eager else _GATHERING),
             "fetch.error.backoff.ms": 50,
             "fetch.queue.backoff.ms": 10,
             "queued.max.messages.kbytes": _AHEAD_KILOBYTES,

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from headrace.clients.kafka.port import Record
+from headrace.core.times import Duration
+
+LINGER = Duration.parse("5ms")  # that a record waits for others, where nobody says otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from headrace.clients.kafka.connection import FENCED, PATIENCE, Connection, Health, made
+from headrace.clients.kafka.connection import FENCED, IN_FLIGHT, PATIENCE, Connection, Health, made
 from headrace.clients.kafka.define import KafkaSettings
 from headrace.clients.kafka.fetching import ConfluentFetcher
-from headrace.clients.kafka.messages import About, Polled
+from headrace.clients.kafka.messages import LINGER, About, Polled
 from headrace.clients.kafka.port import GroupOffset, Headers, Place, Record, Span
 from headrace.clients.kafka.topics import Topics
 from headrace.core.errors import FencedError, HeadraceError, LogError, NotFoundError
@@ -83,9 +83,14 @@ class KafkaMessages:
         return self._topics.group_offsets(group, places)
 
     def outbox(
-        self, *, buffered_max: int, transactional_id: str | None = None, record_bytes_max: int
+        self,
+        *,
+        buffered_max: int,
+        linger: Duration = LINGER,
+        transactional_id: str | None = None,
+        record_bytes_max: int,
     ) -> ConfluentOutbox:
-        return ConfluentOutbox(self._connection, buffered_max, transactional_id, record_bytes_max)
+        return ConfluentOutbox(self._connection, buffered_max, linger, transactional_id, record_bytes_max)
 
     def join(self, group: str, topic: str, watcher: Watcher) -> ConfluentReader:
         return ConfluentReader(self._connection, self._topics, group, topic, watcher)
@@ -101,15 +106,21 @@ class ConfluentOutbox:
     """See sdk.port.Outbox. Raises (made): LogError HR-0340 to HR-0342, UsageError HR-0350."""
 
     def __init__(
-        self, connection: Connection, buffered_max: int, transactional_id: str | None, record_bytes_max: int
+        self,
+        connection: Connection,
+        buffered_max: int,
+        linger: Duration,
+        transactional_id: str | None,
+        record_bytes_max: int,
     ) -> None:
         self._connection = connection
         self._health = Health(connection)
         properties: dict[str, object] = {
             **connection.properties(self._health),
             "enable.idempotence": True,
+            "max.in.flight.requests.per.connection": IN_FLIGHT,
             "acks": "all",
-            "linger.ms": 5,
+            "linger.ms": linger.micros / 1e3,
             "compression.type": "lz4",
             "queue.buffering.max.messages": buffered_max,
             "queue.buffering.max.kbytes": 1 << 18,  # 256 MB

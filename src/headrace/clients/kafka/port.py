@@ -234,7 +234,9 @@ class KafkaClient(ABC):
         """With a transactional id: older senders with it are fenced, what they left open is ended, on return."""
 
     @abstractmethod
-    def fetcher(self) -> Fetcher: ...
+    def fetcher(self, *, eager: bool = False) -> Fetcher:
+        """eager: what comes is fetched at once, and else with what comes in the next moments, 50 ms or so: brokers then
+        answer far fewer fetches."""
 
     @abstractmethod
     def member(self, group: str, topics: Sequence[str], *, name: str = "") -> Member:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from headrace.clients.kafka.connection import FENCED, LOOK_S, PATIENCE, Connection, Health, made
+from headrace.clients.kafka.connection import FENCED, IN_FLIGHT, LOOK_S, PATIENCE, Connection, Health, made
 from headrace.clients.kafka.port import GroupOffset, Headers, Outgoing, Place, Sender
 from headrace.clients.kafka.topics import Topics
 from headrace.core.errors import FencedError, HeadraceError, LogError
@@ -80,6 +80,7 @@ class ConfluentSender(Sender):
             **self._connection.properties(self._health),
             "request.timeout.ms": 3000,
             "enable.idempotence": True,
+            "max.in.flight.requests.per.connection": IN_FLIGHT,
             "acks": "all",
             "enable.gapless.guarantee": True,
             # What waits for company gains nothing: a send's records are queued faster than the first batch is answered.

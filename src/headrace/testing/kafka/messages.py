@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.clients.kafka.messages import About, Polled
+from headrace.clients.kafka.messages import LINGER, About, Polled
 from headrace.clients.kafka.port import Fetched, GroupOffset, Headers, Place, Record, Span
 from headrace.core.errors import FencedError, HeadraceError, LogError, NotFoundError
 from headrace.core.times import Duration
@@ -147,7 +147,15 @@ class MemoryMessages:
                 if (found := self._groups.get((group, place.topic))) is not None and place.partition in found.offsets
             }
 
-    def outbox(self, *, buffered_max: int, transactional_id: str | None = None, record_bytes_max: int) -> MemoryOutbox:
+    def outbox(
+        self,
+        *,
+        buffered_max: int,
+        linger: Duration = LINGER,
+        transactional_id: str | None = None,
+        record_bytes_max: int,
+    ) -> MemoryOutbox:
+        """Nothing waits for others here."""
         outbox = MemoryOutbox(self, buffered_max)
         if transactional_id is not None:
             with self._changed:

@@ -102,7 +102,7 @@ class ModelClient(KafkaClient):
     def sender(self, *, transactional_id: str | None = None) -> Sender:
         return ModelSender(self, transactional_id)
 
-    def fetcher(self) -> Fetcher:
+    def fetcher(self, *, eager: bool = False) -> Fetcher:
         return ModelFetcher(self)
 
     def member(self, group: str, topics: Sequence[str], *, name: str = "") -> Member:

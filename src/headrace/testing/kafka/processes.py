@@ -63,7 +63,10 @@ def start(command: Sequence[str], *, folder: Path, log: Path, leash: bool) -> su
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # an interrupt at the terminal is for whoever started it, and not for the nodes
+        # An interrupt at the terminal is for whoever started it, and not for the nodes. A session of its own is for who
+        # outlives the starter (launcher.py says what it costs).
+        start_new_session=not leash,
+        process_group=0 if leash else None,
     )
     assert launcher.stdout is not None and launcher.stderr is not None
     with launcher.stdout, launcher.stderr:
