@@ -52,7 +52,7 @@ DECISIONS_PER_S, EVENTS_PER_S = 100.0, 1_000.0
 OWNERS, PRODUCERS, CONSUMERS, REKEYERS = 3, 2, 2, 2
 SESSION_S = 6.0
 READY_S, SETTLE_S, SERVED_S = 180.0, 180.0, 90.0
-WARM_S = 45.0
+WARM_S, CHECKPOINT_S = 45.0, 60.0
 STILL_S, SILENT_S = 3.0, 60.0  # without a new effect: where there are enough of them, and where there are not
 # A request passes some twenty threads of five processes. Where they wait in one line with everybody else, each takes
 # seconds on two processors. Elsewhere these have machines of their own; here, who may be late comes last.
@@ -148,7 +148,8 @@ def owner(folder: Path, project: Path, number: int) -> Prey:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [*HEADRACE, "--project", str(project), "serve", "--port", str(port), "--sample", "0"]
+    kept = ("--checkpoint-seconds", f"{CHECKPOINT_S:g}")  # whoever starts again would read minutes of events else
+    command = [*HEADRACE, "--project", str(project), "serve", "--port", str(port), "--sample", "0", *kept]
     return Prey("owner", number, command, log=folder / f"owner-{number}.log", cwd=ROOT, port=port)
 
 

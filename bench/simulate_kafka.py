@@ -19,15 +19,15 @@ from contextlib import contextmanager
 import numpy as np
 
 from headrace.core.errors import HeadraceError, LogError
-from headrace.core.points import Cut, Partition
+from headrace.core.points import Cut
 from headrace.decisions import claims, owned, owners, standing
 from headrace.decisions.port import Features
 from headrace.log import kafka, plan
 from headrace.log.kafka_exclusive import KafkaExclusive
 from headrace.log.port import CARRIED, Append, Appended, Exclusive, Log, TopicState, Verdict
 from headrace.stream import plan as stream_plan
-from headrace.stream.run import ReKeyer, prove
-from headrace.testing import kafka_simulation_carrier
+from headrace.stream.proving import Proving
+from headrace.stream.run import ReKeyer
 from headrace.testing.kafka_simulation import Outcome, simulate
 
 SEEDS, SEEDS_QUICK = 10_000, 300
@@ -361,13 +361,11 @@ def proofs_take_stable_ends() -> Replaced:
     """Whoever has read a derived partition to its stable end is told that all is there which was committed before that
     end was asked for, though another re-keyer's open transaction may hold the end below it (K2.4)."""
 
-    def hasty(log: Log, derived: str, sources: list[Partition]) -> stream_plan.Proof:
-        made = prove(log, derived, sources)
-        (state,) = (state for state in log.topics(fresh=False) if state.topic.name == derived)
-        ends = {held.partition.index: held.end for held in state.partitions}
-        return stream_plan.Proof(committed=made.committed, ends=ends)
+    def hasty(self: Proving) -> dict[int, int]:
+        (state,) = (state for state in self._log.topics() if state.topic.name == self._derived)
+        return {held.partition.index: held.end for held in state.partitions}
 
-    return [(kafka_simulation_carrier, "prove", hasty)]
+    return [(Proving, "_ends", hasty)]
 
 
 GUARDS: Mapping[str, Callable[[], Replaced]] = {

@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,15 +20,18 @@ import headrace as hr
 from headrace.clients.kafka.confluent import ConfluentClient
 from headrace.clients.kafka.define import KafkaSettings
 from headrace.core.errors import StateError
+from headrace.core.times import Duration
 from headrace.sdk.connect import open_messages
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.define import Budget, Event, Reason
+from headrace.sdk.port import Member
 from headrace.sdk.producer import Producer
 from headrace.sdk.quarantine import quarantined, release
 from headrace.sdk.sql import SqlOffsets
 from headrace.testing.kafka import KafkaCluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka]
+SHORT = Duration.parse("200ms")
 
 # A consumer whose effect is a row and a sum, in SQLite. It is killed, again and again.
 CONSUMER = """
@@ -103,6 +106,47 @@ def started(address: str, topic: hr.Topic, file: Path, program: str = CONSUMER) 
         [sys.executable, "-c", textwrap.dedent(program), address, topic.name, str(file)],
         stdout=subprocess.DEVNULL,
     )
+
+
+class FromStart:
+    """Whoever gets a partition reads it from its start."""
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        return dict.fromkeys(partitions, 0)
+
+    def revoked(self, partitions: Sequence[int]) -> None: ...
+
+    def lost(self, partitions: Sequence[int]) -> None: ...
+
+
+def test_a_partition_that_was_paused_is_read_by_whoever_gets_it_again(address: str) -> None:
+    topic = made(address)
+    produce(address, topic, range(60))
+    messages = open_messages(address)
+    name = messages.topic_name(topic.name)
+
+    def come(member: Member) -> set[int]:
+        return {index for index, _ in member.poll(timeout=SHORT, records_max=100).records}
+
+    first, seen = messages.join("readers", name, FromStart()), set[int]()
+    deadline = time.monotonic() + 60
+    while len(seen) < 3 and time.monotonic() < deadline:
+        seen |= come(first)
+    assert seen == {0, 1, 2}
+    first.pause([0])
+    first.seek(0, 0)
+    until(lambda: 0 in come(first), "what was sought")
+    first.pause([0, 1, 2])
+    second, taken = messages.join("readers", name, FromStart()), set[int]()
+    deadline = time.monotonic() + 60
+    while not taken and time.monotonic() < deadline:
+        come(first)
+        taken |= come(second)
+    assert taken
+    second.leave()
+    until(lambda: bool(taken & come(first)), "it has them again, and reads them")
+    first.leave()
+    messages.close()
 
 
 def test_an_effect_in_sql_comes_once_whoever_is_killed(address: str, tmp_path: Path) -> None:

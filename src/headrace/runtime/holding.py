@@ -26,7 +26,8 @@ from headrace.decisions.plan import Answer
 from headrace.features.run import AskAt, FeatureState
 from headrace.log.define import Topic
 from headrace.log.port import Log, Physical
-from headrace.stream.proving import Passed, Proving
+from headrace.stream.plan import Passed
+from headrace.stream.proving import Proving
 
 Count = Callable[[str, str, float], None]  # of a view: what became of a question, and after how many seconds
 LOOK_SECONDS = 1.0  # between two looks at how far the re-keyers are

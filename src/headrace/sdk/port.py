@@ -61,11 +61,13 @@ class Member(Protocol):
         them, the offset of it. Raises: LogError HR-0303, HR-0347, HR-0341, HR-0342, NotFoundError HR-0302; what passes
         by itself is not raised."""
 
-    def pause(self, partitions: Sequence[int]) -> None: ...
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Until `resume`, or until they are given anew: whoever gets a partition, again too, reads it."""
 
     def resume(self, partitions: Sequence[int]) -> None: ...
 
-    def seek(self, partition: int, offset: int) -> None: ...
+    def seek(self, partition: int, offset: int) -> None:
+        """Read on there, also where it was paused."""
 
     def commit(self, offsets: Mapping[int, GroupOffset], *, wait: bool) -> None:
         """wait: until it is durable. Raises: LogError HR-0446 where the group did not take it."""

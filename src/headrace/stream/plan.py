@@ -18,6 +18,7 @@ import pyarrow as pa
 from headrace.core.codec import partitions_of, units
 from headrace.core.errors import LogError
 from headrace.core.points import Cut, Partition
+from headrace.core.times import Instant
 from headrace.log.define import Topic
 from headrace.log.port import (
     AVAILABLE_AT,
@@ -120,12 +121,14 @@ def check_fields(source: Topic, derived: Topic) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """committed: the source cut that the writers had committed. ends: of the derived partitions, by index, read after
-    it, behind what is not stable yet, too. Whoever has applied a partition up to its end has applied what lies below
-    `committed` of its keys."""
+class Passed:
+    """What the writers of a derived topic have passed. cut: of the source, as they had committed it. at: all that had
+    come to the source by then lies below that cut. ends: of the derived partitions, by index, read after it, behind
+    what is not stable yet, too. Whoever has applied a partition up to its end holds what lies below `cut` of its
+    keys."""
 
-    committed: Cut
+    at: Instant
+    cut: Cut
     ends: Mapping[int, int]
 
 
@@ -161,12 +164,12 @@ class SourceCut:
         """Having read up to `end`, of which no row is left: what ends a transaction has an offset and is no row."""
         return SourceCut(of=self.of, applied=max(self.applied, end), cut=self.cut)
 
-    def proven(self, proof: Proof, index: int) -> SourceCut:
-        """With what a proof adds, for the derived partition of this index; nothing where its end was not applied."""
-        end = proof.ends.get(index)
+    def proven(self, passed: Passed, index: int) -> SourceCut:
+        """With what was passed, for the derived partition of this index; nothing where its end was not applied."""
+        end = passed.ends.get(index)
         if end is None or self.applied < end:
             return self
-        return SourceCut(of=self.of, applied=self.applied, cut=highest([self.cut, proof.committed]))
+        return SourceCut(of=self.of, applied=self.applied, cut=highest([self.cut, passed.cut]))
 
 
 def highest(cuts: Iterable[Cut]) -> Cut:

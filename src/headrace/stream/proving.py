@@ -9,29 +9,18 @@ below what another has committed. Writers are always a little behind, so instant
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from headrace.core.codec import units
 from headrace.core.errors import NotFoundError
-from headrace.core.points import Partition
+from headrace.core.points import Cut, Partition
 from headrace.core.times import Instant
 from headrace.log.port import AVAILABLE_AT, Log, TopicState
-from headrace.stream.plan import writer_name
+from headrace.stream.plan import Passed, writer_name
 from headrace.stream.run import made_anew
 
 # Instants that wait, one a look: writers that stand for longer than so many are told by an older one, not lost.
 WAITING_MAX = 256
 PATIENCE_LOOKS = 3  # without any proof, until the source itself is read for one: writers that run give one sooner
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passed:
-    """at: all that had come to the source by then lies below `ends`, of the derived partitions by index; whoever has
-    applied one up to there holds what its keys had by then."""
-
-    at: Instant
-    ends: Mapping[int, int]
 
 
 class Proving:
@@ -72,13 +61,16 @@ class Proving:
             at = self._waiting[passed[-1]][0]
             for _ in range(passed[-1] + 1):
                 self._waiting.popleft()
-            self._passed = Passed(at=at, ends=self._ends())
+            self._passed = self._proof(at)
         self._looks += 1
         if self._passed is None and self._looks >= PATIENCE_LOOKS:
-            self._passed = Passed(at=self._stood(ends, now), ends=self._ends())
+            self._passed = self._proof(self._stood(ends, now))
         if len(self._waiting) > WAITING_MAX:
             self._waiting = deque(list(self._waiting)[::2])
         return self._passed
+
+    def _proof(self, at: Instant) -> Passed:
+        return Passed(at=at, cut=Cut.of(self._committed), ends=self._ends())
 
     def _ends(self) -> dict[int, int]:
         """Of the derived partitions, asked after what was committed."""

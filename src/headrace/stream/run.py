@@ -16,7 +16,7 @@ import pyarrow as pa
 from headrace.core.errors import LogError, NotFoundError
 from headrace.core.points import Cut, Partition
 from headrace.log.port import SYSTEM_COLUMNS, Log, TopicState
-from headrace.stream.plan import Proof, SourceCut, check_fields, highest, outputs, writer_name
+from headrace.stream.plan import SourceCut, check_fields, highest, outputs, writer_name
 
 # Of one transaction: what has come is written at once, so its size follows the load, and these bound it. 5,000 rows are
 # half a second's sending of one re-keyer at most; 16 MiB leave room in what a sender may queue.
@@ -185,24 +185,3 @@ def source_cut(log: Log, derived: TopicState) -> Cut:
             folded = folded.after(batch)
         found.append(folded.cut)
     return highest(found)
-
-
-def prove(log: Log, derived: str, sources: list[Partition]) -> Proof:
-    """How far the writers of a derived topic have got, and then where its partitions end (stream.plan.Proof). sources:
-    of which partitions it is asked; one whose writer has committed nothing is not in the cut.
-
-    The end is the high watermark: the open transaction of one writer may hold the stable end below what another has
-    committed."""
-    state = _state(log, derived)
-    committed = highest(log.group(writer_name(state.topic, state.incarnation, source)) for source in sources)
-    ends = {
-        held.partition.index: held.end if held.high is None else held.high for held in _state(log, derived).partitions
-    }
-    return Proof(committed=committed, ends=ends)
-
-
-def _state(log: Log, derived: str) -> TopicState:
-    for state in log.topics():
-        if state.topic.name == derived:
-            return state
-    raise NotFoundError("HR-0302", f"no topic {derived!r} in the log", hint="headrace apply")

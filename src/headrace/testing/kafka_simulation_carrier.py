@@ -19,8 +19,9 @@ from headrace.core.errors import FencedError, HeadraceError
 from headrace.core.points import Cut, Partition
 from headrace.core.times import ZERO, Duration
 from headrace.log.port import Log, PartitionState
-from headrace.stream.plan import Proof, SourceCut
-from headrace.stream.run import ReKeyer, prove
+from headrace.stream.plan import Passed, SourceCut
+from headrace.stream.proving import Proving
+from headrace.stream.run import ReKeyer
 from headrace.testing.kafka.model_client import ModelClient
 from headrace.testing.kafka_simulation_derived import CutTold
 from headrace.testing.kafka_simulation_scene import BY_SHOP, EVENTS
@@ -152,11 +153,14 @@ class CutReader:
         scene = self._scene
         log = scene.log(wire)
         folded = [SourceCut(of=EVENTS.name) for _ in range(BY_SHOP.partitions)]
-        proofs: deque[Proof] = deque(maxlen=PROOFS_KEPT)  # that may not be reached yet
+        proving, clock = Proving(log, BY_SHOP.name), scene.turns.clock()
+        proofs: deque[Passed] = deque(maxlen=PROOFS_KEPT)  # that may not be reached yet
         while True:
             scene.turns.wait(scene.turns.now + int(scene.random.random() * _READS))
             try:
-                proofs.append(prove(log, BY_SHOP.name, sources()))
+                passed = proving.look(clock.now())
+                if passed is not None and passed not in proofs:
+                    proofs.append(passed)
                 (state,) = (state for state in log.topics(fresh=False) if state.topic.name == BY_SHOP.name)
                 for held in state.partitions:
                     index = held.partition.index

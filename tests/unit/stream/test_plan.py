@@ -12,13 +12,14 @@ from headrace.core.codec import partition_of
 from headrace.core.errors import LogError
 from headrace.core.points import Cut, Partition
 from headrace.core.schema import field, int64, string
+from headrace.core.times import Instant
 from headrace.log.define import Topic
 from headrace.log.port import SOURCE_COLUMNS, SYSTEM_COLUMNS, Append, Inherited, Verdict
 from headrace.stream.define import derived_topic
 from headrace.stream.plan import (
     NULL_KEY,
     Outputs,
-    Proof,
+    Passed,
     SourceCut,
     check_fields,
     highest,
@@ -177,11 +178,11 @@ def test_a_source_offset_that_does_not_rise_is_refused(rows: list[tuple[int, Par
 
 def test_who_has_applied_up_to_the_end_has_applied_what_was_committed_before() -> None:
     folded = SourceCut(of="orders").after(derived_batch([(0, ONE, 5), (1, TWO, 2)]))
-    proof = Proof(committed=Cut.of({ONE: 40, TWO: 1}), ends={0: 2, 1: 100})
+    proof = Passed(at=Instant(7), cut=Cut.of({ONE: 40, TWO: 1}), ends={0: 2, 1: 100})
     assert folded.proven(proof, 0).cut == Cut.of({ONE: 40, TWO: 3}), "never below what was applied"
     assert folded.proven(proof, 1) == folded, "its end was not reached"
     assert folded.proven(proof, 2) == folded, "a partition that came later"
-    further = Proof(committed=Cut.of({ONE: 40}), ends={0: 3})
+    further = Passed(at=Instant(7), cut=Cut.of({ONE: 40}), ends={0: 3})
     assert folded.proven(further, 0) == folded
     assert folded.through(1).proven(further, 0) == folded, "it is never less far than its rows"
     assert folded.through(3).proven(further, 0) == SourceCut(of="orders", applied=3, cut=Cut.of({ONE: 40, TWO: 3}))

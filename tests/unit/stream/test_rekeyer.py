@@ -15,8 +15,9 @@ from headrace.log.define import Topic
 from headrace.log.kafka import KafkaLog
 from headrace.log.port import AVAILABLE_AT, OFFSET, VERDICT, Append, PartitionState, TopicState, Verdict
 from headrace.stream.define import derived_topic
-from headrace.stream.plan import SourceCut, writer_name
-from headrace.stream.run import ReKeyer, prove, source_cut
+from headrace.stream.plan import Passed, SourceCut, writer_name
+from headrace.stream.proving import PATIENCE_LOOKS, Proving
+from headrace.stream.run import ReKeyer, source_cut
 from headrace.testing.fakes import MemoryLog
 from headrace.testing.kafka.model_wire import Kind, given_up, unknown
 from tests.unit.stream.log import START, Cluster, by_merchant, source
@@ -452,8 +453,8 @@ def test_source_cuts_are_folded_and_proven(cluster: Cluster) -> None:
     for index in (0, 1):
         carried(ReKeyer(log, "by_merchant", cluster.source(index)))
     sources = [cluster.source(0), cluster.source(1)]
-    proof = prove(log, "by_merchant", sources)
-    assert proof.committed == Cut.of({sources[0]: 10, sources[1]: 4})
+    proof = passed(cluster, Proving(log, "by_merchant"))
+    assert proof.cut == Cut.of({sources[0]: 10, sources[1]: 4})
     reading = cluster.log()
     for held in cluster.state().partitions:
         folded = SourceCut(of="applications")
@@ -461,7 +462,7 @@ def test_source_cuts_are_folded_and_proven(cluster: Cluster) -> None:
         for batch in reading.read(held.partition, 0, end=proof.ends[index]):
             folded = folded.after(batch)
         assert folded.proven(proof, index).cut == folded.cut, "what ends the last transaction is not read yet"
-        assert folded.through(proof.ends[index]).proven(proof, index).cut == proof.committed
+        assert folded.through(proof.ends[index]).proven(proof, index).cut == proof.cut
         assert folded.cut[sources[0]] <= 9
     assert source_cut(log, cluster.state()) == Cut.of({sources[0]: 9, sources[1]: 4})
 
@@ -477,7 +478,7 @@ def test_what_is_read_before_the_end_proves_nothing_that_comes_after(cluster: Cl
     cluster.some(0, 9)
     carried(rekeyer)
     assert committed[cluster.source()] == 9
-    assert prove(log, "by_merchant", [cluster.source()]).committed[cluster.source()] == 18
+    assert passed(cluster, Proving(log, "by_merchant")).cut[cluster.source()] == 18
 
 
 def test_a_cut_is_not_proven_while_another_writers_transaction_holds_the_end_back(cluster: Cluster) -> None:
@@ -493,8 +494,8 @@ def test_a_cut_is_not_proven_while_another_writers_transaction_holds_the_end_bac
     def meanwhile(kind: Kind) -> None:
         if kind is Kind.OFFSETS and not seen:
             carried(ReKeyer(cluster.log(), "by_merchant", sources[0]))
-            proof = prove(reading, "by_merchant", sources)
-            assert proof.committed == Cut.of({sources[0]: 9})
+            proof = passed(cluster, Proving(reading, "by_merchant"))
+            assert proof.cut == Cut.of({sources[0]: 9})
             for held in _derived(reading).partitions:
                 folded = _folded(reading, held)
                 assert folded.proven(proof, held.partition.index).cut == folded.cut
@@ -504,9 +505,18 @@ def test_a_cut_is_not_proven_while_another_writers_transaction_holds_the_end_bac
     wire.at = meanwhile
     carried(slow)
     assert seen and all(seen)
-    proof = prove(reading, "by_merchant", sources)
+    proof = passed(cluster, Proving(reading, "by_merchant"))
     for held in _derived(reading).partitions:
         assert _folded(reading, held).proven(proof, held.partition.index).cut == Cut.of({sources[0]: 9, sources[1]: 9})
+
+
+def passed(cluster: Cluster, proving: Proving) -> Passed:
+    """Where writers stand, after as many looks as it waits for them."""
+    found = None
+    for _ in range(PATIENCE_LOOKS):
+        found = proving.look(cluster.clock.now())
+    assert found is not None
+    return found
 
 
 def _derived(log: KafkaLog) -> TopicState:

@@ -291,7 +291,7 @@ class ConfluentReader:
 
     def seek(self, partition: int, offset: int) -> None:
         self._client.incremental_unassign([self._at(partition)])
-        self._client.incremental_assign([self._at(partition, offset)])
+        self._begin(self._client, {partition: offset})
 
     def commit(self, offsets: Mapping[int, GroupOffset], *, wait: bool) -> None:
         wanted = [TopicPartition(self._topic, index, each.offset, each.note) for index, each in offsets.items()]
@@ -318,7 +318,13 @@ class ConfluentReader:
             starts = self._watcher.assigned([each.partition for each in places])
         except HeadraceError as error:
             self._raised = error
-        client.incremental_assign([self._at(index, offset) for index, offset in starts.items()])
+        self._begin(client, starts)
+
+    def _begin(self, client: Consumer, starts: Mapping[int, int]) -> None:
+        """librdkafka keeps that a partition was paused while another had it: it would never be read again."""
+        places = [self._at(index, offset) for index, offset in starts.items()]
+        client.incremental_assign(places)
+        client.resume(places)
 
     def _revoked(self, client: Consumer, places: list[TopicPartition]) -> None:
         self._watcher.revoked([each.partition for each in places])

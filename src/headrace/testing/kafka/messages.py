@@ -321,6 +321,7 @@ class MemoryReader:
     def seek(self, partition: int, offset: int) -> None:
         self._positions[partition] = offset
         self._told.pop(partition, None)
+        self._paused.discard(partition)
 
     def commit(self, offsets: Mapping[int, GroupOffset], *, wait: bool) -> None:
         with self._messages._changed:
