@@ -230,6 +230,7 @@ class ConfluentReader:
         self._group = group
         self._topic = topic
         self._watcher = watcher
+        self._paused: set[int] = set()
         self._health = Health(connection)
         self._raised: HeadraceError | None = None
         self._down_said = False
@@ -285,13 +286,15 @@ class ConfluentReader:
 
     def pause(self, partitions: Sequence[int]) -> None:
         self._client.pause([self._at(each) for each in partitions])
+        self._paused.update(partitions)
 
     def resume(self, partitions: Sequence[int]) -> None:
         self._client.resume([self._at(each) for each in partitions])
+        self._paused.difference_update(partitions)
 
     def seek(self, partition: int, offset: int) -> None:
-        self._client.incremental_unassign([self._at(partition)])
-        self._begin(self._client, {partition: offset})
+        self._unassign(self._client, [partition])
+        self._client.incremental_assign([self._at(partition, offset)])
 
     def commit(self, offsets: Mapping[int, GroupOffset], *, wait: bool) -> None:
         wanted = [TopicPartition(self._topic, index, each.offset, each.note) for index, each in offsets.items()]
@@ -318,13 +321,7 @@ class ConfluentReader:
             starts = self._watcher.assigned([each.partition for each in places])
         except HeadraceError as error:
             self._raised = error
-        self._begin(client, starts)
-
-    def _begin(self, client: Consumer, starts: Mapping[int, int]) -> None:
-        """librdkafka keeps that a partition was paused while another had it: it would never be read again."""
-        places = [self._at(index, offset) for index, offset in starts.items()]
-        client.incremental_assign(places)
-        client.resume(places)
+        client.incremental_assign([self._at(index, offset) for index, offset in starts.items()])
 
     def _revoked(self, client: Consumer, places: list[TopicPartition]) -> None:
         self._watcher.revoked([each.partition for each in places])
@@ -337,7 +334,15 @@ class ConfluentReader:
     def _let_go(self, client: Consumer, places: list[TopicPartition]) -> None:
         """Those that are assigned: one of which the watcher could not say where it begins never was."""
         there = {each.partition for each in client.assignment()}
-        client.incremental_unassign([each for each in places if each.partition in there])
+        self._unassign(client, [each.partition for each in places if each.partition in there])
+
+    def _unassign(self, client: Consumer, partitions: Sequence[int]) -> None:
+        """librdkafka keeps that a partition was paused while others have it: it would never be read again. What is
+        resumed is what is still assigned, as that has a place to go on from."""
+        places = [self._at(each) for each in partitions]
+        client.resume([each for each in places if each.partition in self._paused])
+        self._paused.difference_update(partitions)
+        client.incremental_unassign(places)
 
     def _told(self, message: Message, seen: KafkaError) -> None:
         """An error that came instead of a record. Raises what does not pass by itself."""
