@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import dataclass
 
 from headrace.api import answers, bodies, openapi, problems
-from headrace.api.forwarding import MARK, Forward, Forwarded
+from headrace.api.forwarded import MARK, Forward, Forwarded
 from headrace.api.service import ARROW, JSON, NDJSON, Service, path_key
 from headrace.api.tokens import Scope, TokenStore
 from headrace.api.trace import Trace, trace_of

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPSConnection
-from ssl import create_default_context
-from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
+from headrace.api.forwarded import MARK, Forward, Forwarded
 from headrace.core.errors import StateError
 
-MARK = b"headrace-forwarded"  # by whom: a request that has it is not forwarded again
 GRACE_SECONDS = 1.0  # beyond the budget: when that is over, the owner answers with the fallback
 IDLE_SECONDS = 10.0  # after which a connection is given up; servers keep theirs for longer
 _BUDGET = "headrace-budget-ms"
@@ -27,25 +23,6 @@ _CARRIED = (b"authorization", b"content-type", b"accept-language", b"idempotency
 _RETURNED = ("content-language", "retry-after")
 # Added by the client library otherwise; the caller did not say them.
 _UNSAID = ("user-agent", "accept", "accept-encoding", "content-type")
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """A request as it came, to be sent on."""
-
-    path: str
-    headers: Mapping[bytes, bytes]
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarded:
-    """Another process's answer."""
-
-    status: int
-    body: bytes
-    content_type: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
 
 
 class Forwarder:
@@ -128,11 +105,3 @@ class Forwarder:
                 skip_auto_headers=_UNSAID,
             )
         return self._session
-
-
-def connection_to(address: str, seconds: float) -> HTTPConnection:
-    """For a thread of its own; not made yet. seconds: until what is asked for has failed, at each step."""
-    where = urlsplit(address)
-    if where.scheme == "https":
-        return HTTPSConnection(where.netloc, timeout=seconds, context=create_default_context())
-    return HTTPConnection(where.netloc, timeout=seconds)

@@ -19,7 +19,8 @@ from headrace.api.answers import DecisionAnswer
 from headrace.api.arrow import arrow_of
 from headrace.api.checkpoints import CheckpointProcess
 from headrace.api.desk import Desk
-from headrace.api.forwarding import Forward, Forwarded, Forwarder
+from headrace.api.forwarded import Forward, Forwarded
+from headrace.api.forwarding import Forwarder
 from headrace.api.lanes import Lane, Undecided, Waiting
 from headrace.api.metrics import Metrics
 from headrace.api.sampler import SamplerProcess
@@ -253,9 +254,9 @@ class Service:
     ) -> DecisionAnswer | Forwarded:
         """budget: seconds; the decision's own by default. features: the values too, read from the record. language:
         of the reasons' texts, by name; accepted: the header Accept-Language. caller: the header Authorization, shown to
-        other processes that are asked for this request. forward: the request as it came, for the
-        process that owns its partition; None where it was sent here by another. Raises: InputError HR-1007 for a
-        language that there is not, before anything is decided."""
+        other processes that are asked for this request. forward: the request as it came, for the process that owns its
+        partition; None where it was sent here by another. Raises: InputError HR-1007 for a language that there is not,
+        before anything is decided."""
         lane = self.lane(name)
         decision = lane.decides.version.decision
         if language is not None:
@@ -300,25 +301,22 @@ class Service:
         Raises: the error, where nobody owns it for longer than the budget; StateError HR-1020, HR-1008."""
         assert self.ownership is not None and self._forwarder is not None, "only owners say so"
         pause, pause_max = OWNER_SECONDS
-        while True:
+        while (left := expires - time.monotonic()) > 0:
             owner = error.facts["owner"]
-            left, found = max(0.0, expires - time.monotonic()), None
             if owner is not None:
                 found = await self._forwarder.post(str(owner), forward, within=left)
-            left = expires - time.monotonic()
-            if found is not None and (found.status != 503 or left <= 0):
-                return found
-            if left <= 0:
-                raise error
+                if found.status != 503 or time.monotonic() > expires:
+                    return found
             self.ownership.look_soon()
-            await asyncio.sleep(min(pause, left))
+            await asyncio.sleep(pause)
             pause = min(2 * pause, pause_max)
-            left = max(0.0, expires - time.monotonic())
-            one = lane.submit(request, max(left, OWNER_SECONDS[0]), forward.headers.get(b"authorization", b""))
+            left = max(expires - time.monotonic(), OWNER_SECONDS[0])
+            one = lane.submit(request, left, forward.headers.get(b"authorization", b""))
             outcome = await one.future
             if not isinstance(outcome, NotOwnerError):
                 return one
             error = outcome
+        raise error
 
     def _in_words(
         self, answer: DecisionAnswer, decision: Decision, language: str | None, accepted: bytes | None

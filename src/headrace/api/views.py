@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from urllib.parse import urlsplit
 
 import msgspec
 
-from headrace.api.forwarding import connection_to
 from headrace.core.aggregate import Reason
 from headrace.core.errors import InputError
 from headrace.decisions.plan import Value
@@ -81,7 +82,7 @@ class OtherProcesses:
                 return self._exchange(address, kept, path, body, headers, within)
             except (OSError, http.client.HTTPException):
                 kept.close()  # idle for too long, as a rule; a question may be asked twice
-        connection = connection_to(address, within)
+        connection = _connection(address, within)
         try:
             return self._exchange(address, connection, path, body, headers, within)
         except http.client.HTTPException as error:
@@ -183,3 +184,11 @@ def _answer(
     if values is not None:
         answer = tuple(tuple(v) if isinstance(v, list) else v for v in values), tuple(Reason(r) for r in reasons)
     return PartAnswer(answer=answer, incarnation=incarnation, at=at, age=age, absent=absent)
+
+
+def _connection(address: str, seconds: float) -> http.client.HTTPConnection:
+    """Not made yet. seconds: until what is asked for has failed, at each step."""
+    where = urlsplit(address)
+    if where.scheme == "https":
+        return http.client.HTTPSConnection(where.netloc, timeout=seconds, context=ssl.create_default_context())
+    return http.client.HTTPConnection(where.netloc, timeout=seconds)

@@ -1,8 +1,7 @@
 """Partitions that are followed, read by two fetchers: one gathers, one hurries. Touches the cluster through its client.
 
 The one idea: who has appended waits for its own row, and everything else may come a moment later and in larger parts.
-A broker that answers each fetch with the one row that just came has nothing else to do: with a thousand rows a second
-and nine readers that was half of what three brokers could do on two processors.
+Else a broker answers each reader's fetch with each row that just came, and does little beside.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from headrace.api.forwarding import GRACE_SECONDS, Forward, Forwarded, Forwarder
+from headrace.api.forwarded import Forward, Forwarded
+from headrace.api.forwarding import GRACE_SECONDS, Forwarder
 from headrace.core.errors import StateError
 
 REQUEST = Forward(

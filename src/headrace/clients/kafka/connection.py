@@ -29,7 +29,7 @@ COORDINATOR_PATIENCE = Duration.parse("20s")
 # A broker that has just started refuses passwords that it has not read yet, for less than a second.
 _REFUSED_PATIENCE = Duration.parse("2s")
 # Requests of an idempotent producer that are under way, of a connection. With two or more, librdkafka 2.16 does nothing
-# but poll while they are: each connection to a broker that is slow for a moment takes a processor of its own.
+# but poll while they are: a connection to a broker that is slow for a moment took 0.4 of a processor, with one 0.003.
 IN_FLIGHT = 1
 # How often a call that waits looks at what was said beside it.
 LOOK_S = 0.1

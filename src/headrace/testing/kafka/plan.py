@@ -228,7 +228,7 @@ def node_command(java: str, libs: str, cluster: Layout, folder: str, *, logging:
     """Runs a node. folder: its own, which marks its process. logging: log4j's configuration."""
     return (
         java, f"{MARK}{folder}", f"-Xmx{cluster.heap_mb}m", "-Xms64m", "-XX:+UseG1GC",
-        # The second compiler takes most of a processor for minutes, and most of these nodes live no longer.
+        # The second compiler takes most of a processor at first; most of these nodes do not live to gain by it.
         "-XX:TieredStopAtLevel=1",
         # Nothing of a node lies outside its folder, so that a kill leaves nothing behind: no counters, no native
         # libraries in the machine's folder for temporary files.
