@@ -24,9 +24,10 @@ import uvloop
 CUSTOMERS = 200
 TIMEOUT_S = 4.0  # of one attempt: a process that is stopped keeps its connections open
 PATIENCE_S = 120.0  # of one request
-# Between two attempts: doubled each time, and drawn below. Clients that ask every second keep down what they wait for:
-# thousands of them ask more often than there are answers.
-BACKOFF_S = (0.1, 20.0)
+BACKOFF_S = (0.1, 20.0)  # between two attempts: doubled each time, and drawn below
+# What is sent again, of all requests together: a quota, as clients of good services have it. Without one, what waits is
+# asked for ten times as often as what is new, and keeps down what it waits for long after the fault is over.
+RETRIES_PER_S = 80.0
 AGAIN = 0.03  # of the requests are sent once more
 BUDGET_MS = 3_000
 
@@ -65,6 +66,7 @@ class Crowd:
         self._servers = servers
         self._out = out
         self._draws = random.Random()
+        self._retry_at = 0.0  # when the next may be sent again
         self.counts: Counter[str] = Counter()
 
     async def decide(self, number: int, due: float) -> None:
@@ -98,7 +100,13 @@ class Crowd:
                 self.counts[f"{status} {answer.get('code') or answer.get('reasons')}"] += 1
             await asyncio.sleep(self._draws.uniform(0.5, 1.0) * wait)
             wait = min(2 * wait, BACKOFF_S[1])
+            await self._turn()
         return False
+
+    async def _turn(self) -> None:
+        """Until one more may be sent again, each in its turn."""
+        self._retry_at = max(self._retry_at, time.monotonic()) + 1 / RETRIES_PER_S
+        await asyncio.sleep(self._retry_at - time.monotonic())
 
     def _write(self, line: dict[str, object]) -> None:
         self._out.write(json.dumps(line) + "\n")

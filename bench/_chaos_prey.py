@@ -2,7 +2,8 @@
 the clock, one file.
 
 The one idea: three hands act beside each other, one kills, one stops, one has the brokers; they share a book of acts,
-and a broker is touched only when all replicas are in sync.
+and a broker is touched only when all replicas are in sync. A fourth starts what ended by itself, as whatever watches
+over processes elsewhere does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from headrace.core.errors import HeadraceError
 from headrace.testing.kafka import KafkaCluster
 
+WATCH_S = 1.0  # from the end of what ended by itself to its next start
 QUIET_S = 12.0  # owners are left alone so long before a broker that is stopped while they are
 
 
@@ -131,7 +133,7 @@ class Hunt:
         self._over = threading.Event()
         self._quiet = threading.Event()
         self._failed: list[BaseException] = []
-        hands = (self._kill, self._pause, self._brokers)
+        hands = (self._kill, self._pause, self._brokers, self._watch)
         self._threads = [threading.Thread(target=self._guarded, args=(hand,), daemon=True) for hand in hands]
 
     def begin(self) -> None:
@@ -184,6 +186,18 @@ class Hunt:
                 finally:
                     prey.resume()
                 self._book.note("resume", prey.name)
+
+    def _watch(self) -> None:
+        while not self._over.wait(WATCH_S):
+            for prey in [one for of in self._prey.values() for one in of]:
+                if prey.status is None or not prey.busy.acquire(blocking=False):
+                    continue
+                try:
+                    if prey.status is not None:
+                        self._book.note("ended", prey.name, status=prey.status)
+                        prey.start()
+                finally:
+                    prey.busy.release()
 
     def _choose(self, turn: int) -> Prey | None:
         """One of the kind whose turn it is that nobody is at; another kind while owners are to be left alone."""

@@ -11,6 +11,7 @@ void_records: valid by nobody's claim, so never answered. fenced_zombies: claims
 another's, and fenced transactions; rekeyers_fenced: those of re-keyers alone. unlike: answers that are not their
 record, derived events that are not their source's. miscounted: values of records that the topics do not give at their
 cuts. takeover_s: kill of an owner to the first durable answer of its worst partition, the worst of all kills.
+ended_by_themselves: processes that ended with an error, and were started again, as by whatever watches over processes.
 broker_unanswered_s: the longest time that a partition gave no answer, begun while a broker was stopped and owners were
 left alone; broker_unanswered_any_s: while owners were not.
 """
@@ -60,7 +61,7 @@ AFTER = ("nice", "-n", "15")
 # Owners are half of what is acted on: what they do is what is judged most.
 TURNS = ("owner", "producer", "owner", "consumer", "owner", "rekeyer")
 BROKER_ACTS = ("kill", "pause-quiet", "kill", "pause", "kill", "pause-quiet", "kill", "pause", "kill", "kill")
-PACE = Pace(kill_every=26, pause_gap=12, timeout=SESSION_S, broker_every=38, broker_acts=BROKER_ACTS)
+PACE = Pace(kill_every=24, pause_gap=12, timeout=SESSION_S, broker_every=38, broker_acts=BROKER_ACTS)
 PACE_QUICK = Pace(kill_every=5, pause_gap=2, timeout=3.0, broker_every=6, broker_acts=("kill",))
 
 
@@ -86,6 +87,7 @@ def run(*, quick: bool, peers: bool, minutes: float | None = None) -> dict[str, 
         figures = figures_of(found, folded.claims, answers, book) | replayed(project, found)
     logged(prey, found)
     figures = {"minutes": minutes, **figures, "stopped_in_order": stopped}
+    figures["ended_by_themselves"] = book.count("ended", "")
     figures["rekeyers_fenced"] = found.counts["rekeyers_fenced"]
     figures["fenced_zombies"] = found.counts["zombie_epochs"] + found.counts["fenced"]
     told(found, statuses)

@@ -4,6 +4,8 @@ what dies or stops leaves its partitions to the others."""
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -25,6 +27,7 @@ from tests.e2e.serving import Answer, Serving
 
 PARTITIONS = 6
 DEFINITIONS = shop.DEFINITIONS.replace("partitions=2", f"partitions={PARTITIONS}")
+COMMAND = [sys.executable, "-c", "from headrace.cli.main import main; main()"]
 FORWARDED = {"Headrace-Forwarded": "http://127.0.0.1:1"}  # as by another process: not to be sent on
 # Some of each partition.
 CUSTOMERS = [
@@ -163,7 +166,9 @@ def test_a_killed_process_leaves_its_partitions_to_the_others(kafka: KafkaCluste
     assert_recorded(project, clients.answers)
 
 
-def test_a_request_is_decided_by_the_owner_of_its_partition_alone(kafka: KafkaCluster, tmp_path: Path) -> None:
+def test_a_request_is_decided_by_the_owner_of_its_partition_alone_and_drained_ones_own_none(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
     project = made(tmp_path, kafka, session_timeout="10s")
     with serving(project, 3) as servers:
         owners: dict[int, set[int]] = {}
@@ -182,7 +187,28 @@ def test_a_request_is_decided_by_the_owner_of_its_partition_alone(kafka: KafkaCl
             assert {server.decide(request).json["decision_id"] for server in servers} == {said["decision_id"]}
         assert set(owners) == set(range(PARTITIONS)) and all(len(ports) == 1 for ports in owners.values())
         assert set().union(*owners.values()) == {server.port for server in servers}, "each owns some"
+        answers |= drained_under_load(project, servers[0])
     assert_recorded(project, answers)
+
+
+def drained_under_load(project: Path, server: Serving) -> dict[str, tuple[Mapping[str, object], Any]]:
+    """What a server answers from before it is drained until it is: each request at its first attempt."""
+    drain = [*COMMAND, "--project", str(project), "serve", "drain", "--url", f"http://127.0.0.1:{server.port}"]
+    answers = {}
+    process = subprocess.Popen(drain, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None:
+            request = shop.order(f"drained-{len(answers)}", len(answers) % 50)
+            answers[str(request["order"])] = request, server.decide(request).json
+    finally:
+        process.kill()
+        _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert len(answers) > PARTITIONS and all(said["decision_id"] for _, said in answers.values())
+    assert server.call("GET", "/readyz").problem(503, "HR-1008")["detail"] == "not ready: draining"
+    found = server.call("GET", "/v1/drain").json
+    assert (found["state"], found["decides"], found["holds"]) == ("drained", [], [])
+    return answers
 
 
 def test_a_process_that_stops_in_order_hands_its_partitions_over(kafka: KafkaCluster, tmp_path: Path) -> None:

@@ -99,6 +99,10 @@ class Application:
             ("healthz",): {"GET": Route(name="healthz", scope=None, handler=self._healthz, open=True)},
             ("readyz",): {"GET": Route(name="readyz", scope=None, handler=self._readyz, open=True)},
             ("metrics",): {"GET": Route(name="metrics", scope=Scope.READ_METRICS, handler=self._metrics)},
+            ("v1", "drain"): {
+                "POST": Route(name="drain", scope=Scope.DRAIN, handler=self._drain),
+                "GET": Route(name="drain", scope=Scope.DRAIN, handler=self._drained),
+            },
             ("v1", "held"): {"POST": Route(name="held", scope=Scope.DECIDE, handler=self._held)},
             ("v1", "held", "read"): {"POST": Route(name="held", scope=Scope.READ_FEATURES, handler=self._held_read)},
             ("openapi.json",): {"GET": Route(name="openapi", scope=None, handler=self._openapi)},
@@ -315,6 +319,14 @@ class Application:
         if why:
             raise StateError("HR-1008", f"not ready: {why}", retryable=True)
         return Reply(200, b'{"status":"ready"}')
+
+    async def _drain(self, call: Call) -> Reply:
+        self.service.drain()
+        _logger.info("drains", extra={"token": call.token})
+        return await self._drained(call)
+
+    async def _drained(self, call: Call) -> Reply:
+        return reply_of(self.service.drained())
 
     async def _metrics(self, call: Call) -> Reply:
         return Reply(200, self.service.metrics.text(), b"text/plain; version=0.0.4; charset=utf-8")

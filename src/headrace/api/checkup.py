@@ -12,12 +12,11 @@ import http.client
 import importlib.util
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.api.calling import called, reason_of
 from headrace.api.series import LAST_LOOK, PERIOD, SAMPLED, SERVING, WAITING, versions_digest
 from headrace.api.tokens import Scope, TokenStore
 from headrace.core.errors import HeadraceError, MissingExtraError
@@ -30,7 +29,6 @@ PACKAGES = ("uvicorn", "httptools", "aiohttp", "prometheus_client")  # of the ex
 EXPIRES_SOON = Duration.parse("7d")  # time to hand out another
 CLOCK_SECONDS_MAX = 5.0  # the header has whole seconds; a topic's skew is a minute
 WAITING_MAX = 64  # calls of one queue: more than one commit takes
-ANSWER_SECONDS_MAX = 10.0
 SAMPLER_SECONDS = 300.0  # beyond twice its period: a look may be slow where the machine is busy
 
 
@@ -94,22 +92,22 @@ def ask_server(url: str, token: str | None, versions: Mapping[str, str] | None) 
     asked = Asked()
     url = url.rstrip("/")
     try:
-        status, body, headers = _get(f"{url}/healthz", None)
+        status, body, headers = called(f"{url}/healthz", None)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        asked.find(f"no server answers at {url} ({_reason(error)}); headrace serve, or look at its log")
+        asked.find(f"no server answers at {url} ({reason_of(error)}); headrace serve, or look at its log")
         return asked
     if status != 200 or _json(body).get("status") != "ok":
         asked.find(f"what answers at {url} is no headrace server: status {status} from /healthz")
         return asked
     _compare_clocks(asked, url, headers)
     try:
-        status, body, _ = _get(f"{url}/readyz", None)
+        status, body, _ = called(f"{url}/readyz", None)
         if status != 200:
             why = _json(body).get("detail", f"status {status}")
             asked.find(f"the server at {url} wants no requests ({why}); its log says more")
-        status, body, _ = _get(f"{url}/metrics", token)
+        status, body, _ = called(f"{url}/metrics", token)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        asked.find(f"the server at {url} stopped answering ({_reason(error)}); look at its log")
+        asked.find(f"the server at {url} stopped answering ({reason_of(error)}); look at its log")
         return asked
     if status in (401, 403):
         if token is not None:
@@ -182,22 +180,6 @@ def _compare_clocks(asked: Asked, url: str, headers: Mapping[str, str]) -> None:
             f"the clock of the server at {url} is {abs(apart):.0f} s {side} this machine's; set the clocks right: "
             "requests outside a topic's skew are restamped"
         )
-
-
-def _get(url: str, token: str | None) -> tuple[int, bytes, dict[str, str]]:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError("expected http:// or https://")
-    request = urllib.request.Request(url, headers={} if token is None else {"Authorization": f"Bearer {token}"})
-    try:
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS_MAX) as answer:
-            return answer.status, answer.read(), {k.lower(): v for k, v in answer.headers.items()}
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read(), {k.lower(): v for k, v in refused.headers.items()}
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error or type(error).__name__)
 
 
 def _json(body: bytes) -> dict[str, object]:

@@ -241,7 +241,10 @@ def _operations() -> Json:
         }
         return {"get": {**made, "security": []} if open else made}
 
+    drain = plain("drain", "Others take over what this process decides and holds.", "application/json")
+    drained = plain("drained", "How far that is.", "application/json")
     return {
+        "/v1/drain": {"post": drain["get"], "get": drained["get"]},
         "/healthz": plain("health", "The process runs.", "application/json", open=True),
         "/readyz": plain("ready", "The server wants requests.", "application/json", open=True),
         "/metrics": plain("metrics", "Prometheus' text.", "text/plain"),

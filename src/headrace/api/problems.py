@@ -56,6 +56,7 @@ _STATUSES = {
     "HR-1017": 421,
     "HR-1018": 500,
     "HR-1020": 503,
+    "HR-1021": 404,
     "HR-0541": 422,  # TOO_OLD: the caller chose the instant
 }
 

@@ -19,10 +19,12 @@ from headrace.api.answers import DecisionAnswer
 from headrace.api.arrow import arrow_of
 from headrace.api.checkpoints import CheckpointProcess
 from headrace.api.desk import Desk
+from headrace.api.draining import DrainAnswer, Draining, no_others
 from headrace.api.forwarded import Forward, Forwarded
 from headrace.api.forwarding import Forwarder
-from headrace.api.lanes import Lane, Undecided, Waiting
+from headrace.api.lanes import Lane, Undecided
 from headrace.api.metrics import Metrics
+from headrace.api.routing import Routing
 from headrace.api.sampler import SamplerProcess
 from headrace.api.series import CLAIMS_LOST, HELD, OWNED, PARTITIONS, STUCK, VOID
 from headrace.api.settings import Settings
@@ -32,8 +34,8 @@ from headrace.core.codec import Physical, physical
 from headrace.core.errors import (
     HeadraceError,
     InputError,
+    LogError,
     NotFoundError,
-    NotOwnerError,
     SchemaError,
     did_you_mean,
 )
@@ -57,8 +59,9 @@ from headrace.runtime.reading import Reader
 from headrace.runtime.routed import HeldReads
 from headrace.schemas.validate import Validate, validate_rows, validator
 
+LOAD_SECONDS_MAX = 120.0  # how long a start goes on where brokers are away: longer than one takes to come back
+RETRY_SECONDS = 1.0
 INTERNAL = "headrace."  # topics that only headrace appends to
-OWNER_SECONDS = 0.02, 0.25  # between two tries of a request whose partition changes hands: doubled each time
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +91,9 @@ class Service:
         self._valid = ValidRecords(project.log)
         served = list(project.definitions.served) if decisions is None else list(decisions)
         shared = project.log.capabilities.shared
-        deciders = {name: project.decider(name, address=address if shared else None) for name in served}
+        deciders = {
+            name: patient(partial(project.decider, name, address=address if shared else None)) for name in served
+        }
         self._loop = asyncio.get_running_loop()
         self.lanes: dict[str, Lane] = {}
         self._reads = Desk("reads", threads=1, waiting_max=settings.reads_waiting_max)
@@ -102,8 +107,10 @@ class Service:
             self.add(name, decider)
         self.ownership: Ownership | None = None
         self._forwarder: Forwarder | None = None
+        self._routing: Routing | None = None
         self._holders: Holders | None = None
         self._others: OtherProcesses | None = None
+        self._draining: Draining | None = None
         self._held_once = False  # every partition of views that was given was read, at least once
         self._views = Desk("views", threads=2, waiting_max=settings.lane_waiting_max)
         if shared:
@@ -130,18 +137,21 @@ class Service:
             self.project.log, name=address, topics=topics, owners=self._owners, held=holding.topics
         )
         self.ownership.begin()
+        self._draining = Draining(self.ownership, self._owners, holding)
         if holding.topics:
-            self._hold(holding, address, self.ownership)
+            self._hold(holding, address, self._draining)
         self._forwarder = Forwarder(address)
         self._gauge("forwarded", self._forwarder.waits)
         ownership = self.ownership
+        self._routing = Routing(self._forwarder, ownership.look_soon, waiting_max=self.settings.lane_waiting_max)
+        self._gauge("ownerless", self._routing.waits)
         self.metrics.gauge(
             STUCK, "How long an open transaction holds requests back.", {}, lambda: ownership.stuck_seconds
         )
         for name in served:
             self._gauge_owner(name)
 
-    def _hold(self, holding: Holding, address: str, ownership: Ownership) -> None:
+    def _hold(self, holding: Holding, address: str, draining: Draining) -> None:
         """Views over derived topics: those of the partitions that the group gives, and the others by their holders."""
         self._holders = Holders(
             self.project.log, address, lambda: {topic: holding.held(topic) for topic in holding.topics}
@@ -149,7 +159,7 @@ class Service:
         self._holders.begin()
         self._others = OtherProcesses(address, self._holders.holder)
         holding.elsewhere, holding.count = self._others, self.metrics.view_asked
-        holding.hold(ownership.given)
+        holding.hold(draining.wanted(self._holders))
         self._gauge(self._views.name, self._views.waits)
         said = "Partitions of a derived topic whose views this process holds."
         for topic in holding.topics:
@@ -192,6 +202,8 @@ class Service:
         """Why the server should get no requests now; "" where it should."""
         if self.stopping:
             return "stopping"
+        if self._draining is not None and self._draining.begun:
+            return "draining"
         unfit = self.project.log.unfit(fresh=False)
         if unfit is not None:
             return f"{unfit.code} {unfit.message}: {unfit.detail}"
@@ -224,6 +236,18 @@ class Service:
             desk.close()
         if self._others is not None:
             self._others.close()
+
+    def drain(self) -> None:
+        """Hand everything over to the other processes, and go on answering. Raises: NotFoundError HR-1021."""
+        if self._draining is None:
+            raise no_others()
+        self._draining.begin()
+
+    def drained(self) -> DrainAnswer:
+        """How far that is. Raises: NotFoundError HR-1021."""
+        if self._draining is None:
+            raise no_others()
+        return self._draining.answer()
 
     async def disconnect(self) -> None:
         """Give up the connections to other processes; on the loop, after everything was answered."""
@@ -262,13 +286,14 @@ class Service:
         if language is not None:
             check_language(decision, language)
         within = decision.budget.micros / 1e6 if budget is None else budget
-        one = lane.submit(request, within, caller)
-        outcome = await one.future
-        if isinstance(outcome, NotOwnerError) and forward is not None:
-            found = await self._elsewhere(lane, request, outcome, forward, one.expires)
+        if forward is None or self._routing is None:
+            one = lane.submit(request, within, caller)
+        else:
+            found = await self._routing.decided(lane, request, within, caller, forward)
             if isinstance(found, Forwarded):
                 return found
-            one, outcome = found, found.future.result()
+            one = found
+        outcome = await one.future
         now = time.monotonic()
         if isinstance(outcome, HeadraceError):
             raise outcome
@@ -291,32 +316,6 @@ class Service:
         else:
             answer, decision = answers.made_answer(outcome, version.text), version.decision.answering(outcome.arm)
         return self._in_words(answer, decision, language, accepted)
-
-    async def _elsewhere(
-        self, lane: Lane, request: Mapping[str, object], error: NotOwnerError, forward: Forward, expires: float
-    ) -> Forwarded | Waiting:
-        """The answer of the partition's owner; or this process's, where the partition is about to be its own. expires:
-        when the caller's budget is over, by the monotonic clock.
-
-        Raises: the error, where nobody owns it for longer than the budget; StateError HR-1020, HR-1008."""
-        assert self.ownership is not None and self._forwarder is not None, "only owners say so"
-        pause, pause_max = OWNER_SECONDS
-        while (left := expires - time.monotonic()) > 0:
-            owner = error.facts["owner"]
-            if owner is not None:
-                found = await self._forwarder.post(str(owner), forward, within=left)
-                if found.status != 503 or time.monotonic() > expires:
-                    return found
-            self.ownership.look_soon()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, pause_max)
-            left = max(expires - time.monotonic(), OWNER_SECONDS[0])
-            one = lane.submit(request, left, forward.headers.get(b"authorization", b""))
-            outcome = await one.future
-            if not isinstance(outcome, NotOwnerError):
-                return one
-            error = outcome
-        raise error
 
     def _in_words(
         self, answer: DecisionAnswer, decision: Decision, language: str | None, accepted: bytes | None
@@ -434,6 +433,20 @@ class Service:
             next_row[index] = row + 1
             places.append((index, one.offset + row, int(one.verdicts[row])))
         return answers.events_answer(topic.name, places)
+
+
+def patient(load: Callable[[], Decides]) -> Decides:
+    """What was loaded, after some attempts where the log cannot be read for now: each goes on from what the one before
+    has read. Raises: what `load` does; of what passes, what it did last."""
+    until = time.monotonic() + LOAD_SECONDS_MAX
+    while True:
+        try:
+            return load()
+        except LogError as error:
+            if not error.retryable or time.monotonic() > until:
+                raise
+            _logger.warning("not loaded yet: %s", error, extra={"code": error.code})
+            time.sleep(RETRY_SECONDS)
 
 
 def _batch(topic: Topic, body: bytes, content_type: str) -> pa.RecordBatch:

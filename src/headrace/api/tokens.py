@@ -36,6 +36,7 @@ class Scope(enum.Enum):
     READ_FEATURES = "features:read"
     APPEND = "topics:append"
     READ_METRICS = "metrics:read"
+    DRAIN = "servers:drain"
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):

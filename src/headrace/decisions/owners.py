@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from headrace.core.codec import partition_of
-from headrace.core.errors import FencedError, HeadraceError, LogError, NotFoundError, NotOwnerError
+from headrace.core.errors import FencedError, HeadraceError, LogError, NotFoundError, NotOwnerError, SchemaError
 from headrace.core.points import Partition
 from headrace.core.times import Clock, Duration, Instant
 from headrace.decisions import record as records
@@ -112,6 +112,14 @@ class OwnedDecider(Decides):
         claimant = self._standby.claimant(index)
         return None if claimant == self.name else claimant
 
+    def index_of(self, request: Mapping[str, object]) -> int | None:
+        """The partition of a request; None where it does not fit its topic, which `decide_many` says. Any thread."""
+        try:
+            row = self._validate(request)
+        except SchemaError:
+            return None
+        return partition_of(row[self._key_place], len(self._views.live))  # type: ignore[arg-type]  # a key
+
     def claim(self, index: int) -> int:
         """Take over a partition of the requests; the epoch. One that is owned already is claimed anew.
 
@@ -139,6 +147,17 @@ class OwnedDecider(Decides):
             owned = self._owned.pop(index, None)
             if owned is not None:
                 self._standby.keep(index, owned)
+
+    def notice(self, index: int) -> None:
+        """Decide nothing of a partition any more that another claimed. Called now and then, as nobody else reads the
+        records of a partition that gets no requests: who holds it for its own keeps all waiting that know better.
+        Raises: LogError."""
+        with self._lock:
+            owned = self._owned.get(index)
+            if owned is not None:
+                self._standby.read_records(owned, index)
+                if owned.lost:
+                    self._drop(index)
 
     # --- deciding ---
 
@@ -200,7 +219,7 @@ class OwnedDecider(Decides):
         for one in waiting:
             owned = self._owned.get(one.partition.index)
             if owned is None:
-                one.answer = self._not_owned(one.partition.index)
+                one.answer = self.not_owned(one.partition.index)
                 continue
             if (one.partition, one.id) in ids:
                 continue
@@ -336,7 +355,7 @@ class OwnedDecider(Decides):
         for one in asked:
             owned = self._owned.get(one.partition.index)
             if owned is None:  # lost while the others were appended
-                one.answer = self._not_owned(one.partition.index)
+                one.answer = self.not_owned(one.partition.index)
                 continue
             try:
                 if not self._recorded(owned, one):
@@ -425,7 +444,7 @@ class OwnedDecider(Decides):
             if standing is Standing.VALID:
                 each.asked.answer = each.made
             elif owned.lost:
-                each.asked.answer = self._not_owned(index)
+                each.asked.answer = self.not_owned(index)
             else:
                 self._recorded(owned, each.asked)
 
@@ -473,7 +492,7 @@ class OwnedDecider(Decides):
     def _told(self, error: HeadraceError, one: Asked) -> HeadraceError:
         """What the caller is told of an error of the log."""
         if isinstance(error, FencedError):
-            return self._not_owned(one.partition.index)
+            return self.not_owned(one.partition.index)
         return _open_transaction(one.partition) if error.code == _UNREAD else error
 
     # --- claiming ---
@@ -527,7 +546,8 @@ class OwnedDecider(Decides):
             self._standby.keep(index, owned)
             self.claims_lost += 1
 
-    def _not_owned(self, index: int) -> NotOwnerError:
+    def not_owned(self, index: int) -> NotOwnerError:
+        """What who asks for a partition is told that another owns, or nobody."""
         owner = self.owner_of(index)
         return NotOwnerError(
             "HR-0722",

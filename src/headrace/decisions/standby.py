@@ -73,10 +73,17 @@ class Standby:
             found = Owned.of(place, KnownRequests(self._log, self._request, None))
         return found
 
-    def _read(self, owned: Owned, index: int, states: dict[str, TopicState]) -> None:
-        records = _live(states.get(self._records.topic.name), index)
+    def read_records(self, owned: Owned, index: int) -> None:
+        """Fold the records that the log has at hand. Raises: as `Log.read`."""
+        states = {state.topic.name: state for state in self._log.topics(fresh=False)}
+        self._fold(owned, _live(states.get(self._records.topic.name), index))
+
+    def _fold(self, owned: Owned, records: PartitionState | None) -> None:
         for batch in self._log.read(owned.records, owned.fold.next, end=None if records is None else records.at_hand):
             owned.fold.take_batch(batch)
+
+    def _read(self, owned: Owned, index: int, states: dict[str, TopicState]) -> None:
+        self._fold(owned, _live(states.get(self._records.topic.name), index))
         request = _live(states.get(self._request.name), index)
         if request is not None:
             owned.known.begin(request)

@@ -340,12 +340,9 @@ class Following:
     def pump_to(self, targets: Mapping[Place, int], *, patience: Duration = PATIENCE) -> None:
         """Fetch until each partition is read up to a Kafka offset; between two fetches others have their turn. Raises:
         LogError HR-0349 where that takes longer, NotFoundError HR-0302 where one of them is dropped meanwhile."""
-        waited, timeout, before = 0, ZERO, -1
+        waited, timeout = 0, ZERO
         while missing := [place for place, end in targets.items() if self._next(place) < end]:
-            read = sum(map(self._next, missing))
-            if read != before:
-                waited, timeout, before = 0, ZERO, read
-            began = self._monotonic()
+            before, began = sum(map(self._next, missing)), self._monotonic()
             if self.pump(timeout):  # of others, perhaps, and it may be long until they bring nothing
                 waited += int((self._monotonic() - began) * 1e6)
             else:
@@ -354,7 +351,9 @@ class Following:
                 error = self.halts.error(place)
                 if error is not None and self._next(place) < targets[place]:
                     raise error
-            if waited > patience.micros:
+            if sum(map(self._next, missing)) != before:
+                waited, timeout = 0, ZERO
+            elif waited > patience.micros:
                 place = missing[0]
                 raise unread(place, f"expected to reach offset {targets[place]}, at {self._next(place)}", patience)
 

@@ -40,6 +40,8 @@ class Owner(Protocol):
 
     def release(self, index: int) -> None: ...
 
+    def notice(self, index: int) -> None: ...
+
     def owner_of(self, index: int) -> str | None: ...
 
     def stand_by(self) -> None: ...
@@ -80,6 +82,7 @@ class Ownership:
         self._given: frozenset[Place] = frozenset()
         self._wake = threading.Event()
         self._closing = threading.Event()
+        self._draining = threading.Event()
         self._threads: list[threading.Thread] = []
         self._looking = threading.Event()
         self._began = 0.0
@@ -122,6 +125,16 @@ class Ownership:
             self._member.leave()
             self._member = None
 
+    def drain(self) -> None:
+        """Leave the group for good, so that others claim what it gave; what nobody has claimed yet is decided here.
+        What others own is read on, so that requests find them."""
+        self._draining.set()
+        self._wake.set()
+
+    @property
+    def draining(self) -> bool:
+        return self._draining.is_set()
+
     def look_soon(self) -> None:
         """Somebody was not found: what others own is read again in a moment."""
         self._looking.set()
@@ -142,7 +155,9 @@ class Ownership:
         """Claim for a decider that takes another's place, before it gets its first request; what that other has under
         way is void from then on, and asked again."""
         self._successors[decision] = owner
-        for index in self._wanted(decision):
+        present = self._owners().get(decision)
+        left = present.owned if present is not None and self.draining else frozenset()
+        for index in self._wanted(decision) | left:
             owner.claim(index)
 
     def serve(self, decision: str, topic: str) -> None:
@@ -167,12 +182,14 @@ class Ownership:
                 self._wake.set()
 
     def _places(self) -> frozenset[Place]:
-        """What the group gives this process: nothing while its clock is wrong, so that others decide meanwhile."""
+        """What the group gives this process: nothing while its clock is wrong, so that others decide meanwhile, and
+        nothing once it is drained."""
         error = self._unfit()
-        if error is None:
+        if error is None and not self.draining:
             return (self._member or self._join()).poll(timeout=POLL).places
         if self._member is not None:
-            _logger.error("this process decides nothing: %s", error, extra={"code": error.code})
+            if error is not None:
+                _logger.error("this process decides nothing: %s", error, extra={"code": error.code})
             member, self._member = self._member, None
             member.leave()
         self._closing.wait(POLL.micros / 1e6)
@@ -238,8 +255,9 @@ class Ownership:
 
     def _settle(self, decision: str, owner: Owner) -> bool:
         wanted = self._wanted(decision)
-        for index in owner.owned - wanted:
-            owner.release(index)
+        if not self.draining or self._unfit() is not None:
+            for index in owner.owned - wanted:
+                owner.release(index)
         for index in sorted(wanted - owner.owned):
             if self._closing.is_set():
                 return False
@@ -255,7 +273,19 @@ class Ownership:
                 )
                 if not isinstance(error, HaltedError):
                     return False  # the others may be claimed; that it is halted is told to who asks for it
+        self._notice(decision, owner)
         return True
+
+    def _notice(self, decision: str, owner: Owner) -> None:
+        """What another claimed is not this process's any more; if the group gives it all the same, it is claimed again
+        the next time, when the group may have said otherwise."""
+        for index in owner.owned:
+            try:
+                owner.notice(index)
+            except HeadraceError as error:
+                _logger.warning(
+                    "decision %s: who has partition %d now: %s", decision, index, error, extra={"code": error.code}
+                )
 
     def _wanted(self, decision: str) -> frozenset[int]:
         return self.given(self._topics.get(decision, ""))

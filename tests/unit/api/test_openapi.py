@@ -42,6 +42,8 @@ def test_every_path_and_operation_is_there(made: Any) -> None:
         ("post", "/v1/features/activity"): "readActivityBatch",
         ("get", "/v1/features/activity/{customer}/{note}"): "readActivity",
         ("post", "/v1/topics/orders/events"): "appendOrdersEvents",
+        ("post", "/v1/drain"): "drain",
+        ("get", "/v1/drain"): "drained",
         ("get", "/healthz"): "health",
         ("get", "/readyz"): "ready",
         ("get", "/metrics"): "metrics",

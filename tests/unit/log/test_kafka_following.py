@@ -84,6 +84,27 @@ def test_patience_ends_while_others_records_come_without_end() -> None:
     assert [row["customer"] for batch in log.read(stuck, 0) for row in batch.to_pylist()] == [7, 7, 7]
 
 
+def test_patience_is_for_what_does_not_come_and_not_for_a_process_that_slept() -> None:
+    """A fetch that brought rows after an hour, as where the process was stopped meanwhile, is no reason to give up."""
+    model, wire, clock = KafkaModel(ManualClock(START)), Busy(), [0.0]
+    log = KafkaLog(
+        ModelClient(model, wire=wire),
+        settings=KafkaSettings(bootstrap="model:1"),
+        clock=ManualClock(START),
+        monotonic=lambda: clock[0],
+    )
+    topic = hr.Topic("orders", key="customer", fields={"customer": hr.int64})
+    (held,) = log.declare(topic).partitions
+    sender = ModelClient(model).sender()
+    sender.send([Outgoing(Place("orders", 0), b"7", b'{"customer": 7}') for _ in range(12_000)])  # more than one fetch
+
+    def sleep() -> None:
+        clock[0] += 3_600
+
+    wire.act = sleep
+    assert sum(batch.num_rows for batch in log.read(held.partition, 0)) == 12_000
+
+
 def test_what_lies_in_a_wrong_partition_moves_the_running_maximum_however_it_is_read() -> None:
     """A leader whose clock is behind stamps the next row lower: it is available no earlier than what lies before it."""
     clock = ManualClock(START)

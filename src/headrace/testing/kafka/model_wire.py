@@ -7,6 +7,7 @@ what the caller is told. `Direct` lets every call through at once. Touches nothi
 from __future__ import annotations
 
 import enum
+import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -43,13 +44,17 @@ class Wire(Protocol):
         """How many records a fetch brings, of at most `count`; 0: it brings nothing this time."""
 
 
+_ONE_AT_A_TIME = threading.RLock()  # what a request does happens at once, in whichever thread
+
+
 class Direct:
     """Nothing fails, nothing waits: what is not ready now is waited for by whoever calls again."""
 
     __slots__ = ()
 
     def call(self, kind: Kind, name: str, apply: Callable[[], T]) -> T:
-        return apply()
+        with _ONE_AT_A_TIME:
+            return apply()
 
     def wait(self, until: Instant, ready: Callable[[], bool]) -> None:
         return None
