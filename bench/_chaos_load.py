@@ -28,6 +28,7 @@ BACKOFF_S = (0.1, 20.0)  # between two attempts: doubled each time, and drawn be
 # What is sent again, of all requests together: a quota, as clients of good services have it. Without one, what waits is
 # asked for ten times as often as what is new, and keeps down what it waits for long after the fault is over.
 RETRIES_PER_S = 80.0
+NO_QUOTA_S = 2.0  # until it is asked for again
 AGAIN = 0.03  # of the requests are sent once more
 BUDGET_MS = 3_000
 
@@ -66,7 +67,7 @@ class Crowd:
         self._servers = servers
         self._out = out
         self._draws = random.Random()
-        self._retry_at = 0.0  # when the next may be sent again
+        self._retries, self._filled = RETRIES_PER_S, time.monotonic()  # what the quota holds, at most a second's
         self.counts: Counter[str] = Counter()
 
     async def decide(self, number: int, due: float) -> None:
@@ -100,13 +101,18 @@ class Crowd:
                 self.counts[f"{status} {answer.get('code') or answer.get('reasons')}"] += 1
             await asyncio.sleep(self._draws.uniform(0.5, 1.0) * wait)
             wait = min(2 * wait, BACKOFF_S[1])
-            await self._turn()
+            while not self._may_retry() and time.monotonic() < ends:
+                await asyncio.sleep(self._draws.uniform(0.5, 1.5) * NO_QUOTA_S)
         return False
 
-    async def _turn(self) -> None:
-        """Until one more may be sent again, each in its turn."""
-        self._retry_at = max(self._retry_at, time.monotonic()) + 1 / RETRIES_PER_S
-        await asyncio.sleep(self._retry_at - time.monotonic())
+    def _may_retry(self) -> bool:
+        now = time.monotonic()
+        self._retries = min(RETRIES_PER_S, self._retries + (now - self._filled) * RETRIES_PER_S)
+        self._filled = now
+        if self._retries < 1:
+            return False
+        self._retries -= 1
+        return True
 
     def _write(self, line: dict[str, object]) -> None:
         self._out.write(json.dumps(line) + "\n")

@@ -2,8 +2,8 @@
 
 The one idea: a state is copied whole, which takes 60 ms for a million events, and no request may wait for it; so what
 is written is another process's state, which follows the same log from the last checkpoint and ends with its writing.
-It is `headrace checkpoint`. Of several servers that share a place one writes: whoever finds a newer checkpoint than it
-knew has nothing to do. Touches: one process, one thread, the metrics, the place of checkpoints.
+It is `headrace checkpoint`. Of several servers that share a place one writes: whose turn it is, as long as no other
+wrote meanwhile. Touches: one process, one thread, the metrics, the place of checkpoints.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from headrace.api.metrics import Metrics
@@ -19,6 +20,9 @@ from headrace.core.errors import HeadraceError
 from headrace.core.points import Partition
 from headrace.runtime.project import Project
 
+# How far the process stands back: it needs some seconds of a processor, and on a machine that is always busy it would
+# never be done. One that failed, or took longer than from one to the next, is followed by one that does not stand back.
+NICE, NICE_LATE = 5, 0
 END_SECONDS_MAX = 5.0  # one that is asked to end does so at once; then it is killed
 
 _logger = logging.getLogger(__name__)
@@ -29,10 +33,15 @@ Views = tuple[str, ...]
 class CheckpointProcess:
     """From time to time, until `close`."""
 
-    def __init__(self, project: Callable[[], Project], *, every: float, metrics: Metrics) -> None:
-        """project: the one that serves now. every: seconds between two, above 0."""
+    def __init__(
+        self, project: Callable[[], Project], *, every: float, metrics: Metrics, mine: Callable[[], bool] = lambda: True
+    ) -> None:
+        """project: the one that serves now. every: seconds between two, above 0. mine: whether it is this process's
+        turn to write."""
         self._project = project
         self._every = every
+        self._mine = mine
+        self._nice = NICE
         self._metrics = metrics
         self._known = self._look({})  # numbers of the newest checkpoints that this process has seen
         self._ends: Mapping[Partition, int] = {}  # of the log, when one was last written
@@ -68,8 +77,11 @@ class CheckpointProcess:
         others = bool(found) and all(number > self._known.get(views, 0) for views, number in found.items())
         topics = self._project().log.topics(fresh=False)
         ends = {held.partition: held.end for state in topics for held in state.partitions}
-        if not others and found and ends != self._ends:
+        if not others and found and ends != self._ends and self._mine():
+            began = time.monotonic()
             status = self._write()
+            late = bool(status) or time.monotonic() - began > self._every
+            self._nice = NICE_LATE if late else NICE
             if self._closing.is_set():
                 return
             if status:
@@ -94,7 +106,7 @@ class CheckpointProcess:
         """The process's status."""
         command = [
             *(sys.executable, "-P", "-c", "from headrace.cli.main import main; main()"),
-            *("--project", str(self._project().folder), "checkpoint", "--background"),
+            *("--project", str(self._project().folder), "checkpoint", "--background", "--nice", str(self._nice)),
         ]
         with self._lock:
             if self._closing.is_set():

@@ -124,7 +124,10 @@ class Service:
         self._checkpoints: CheckpointProcess | None = None
         if settings.checkpoint_seconds > 0:
             self._checkpoints = CheckpointProcess(
-                lambda: self.project, every=settings.checkpoint_seconds, metrics=metrics
+                lambda: self.project,
+                every=settings.checkpoint_seconds,
+                metrics=metrics,
+                mine=self._writes_checkpoints,
             )
         metrics.gauge("headrace_ready", "1 where /readyz says ready.", {}, lambda: float(not self.unready()))
 
@@ -168,6 +171,12 @@ class Service:
     def _owners(self) -> dict[str, OwnedDecider]:
         found = {name: lane.decides for name, lane in list(self.lanes.items())}
         return {name: decides for name, decides in found.items() if isinstance(decides, OwnedDecider)}
+
+    def _writes_checkpoints(self) -> bool:
+        """Of the processes that share a log one does: who decides the first partition of the first decision. Where
+        nothing is owned, each does."""
+        owners = self._owners()
+        return not owners or 0 in owners[min(owners)].owned
 
     def _gauge_owner(self, name: str) -> None:
         def of(read: Callable[[OwnedDecider], float]) -> Callable[[], float]:

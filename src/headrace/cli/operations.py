@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import click
 
 from headrace.api import logs
-from headrace.cli.background import stand_back
+from headrace.cli.background import LAST, end_with, stand_back
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.cli.secrets import secret
 from headrace.clock import SystemClock
@@ -57,9 +57,12 @@ def restore(folder: str, source: Path) -> None:
 
 
 @click.command()
-@click.option("--background", is_flag=True, help="Let everything else on this machine come first.")
+@click.option("--background", is_flag=True, help="In the background of the process that started it, and no longer.")
+@click.option(
+    "--nice", default=LAST, show_default=True, type=click.IntRange(0, LAST), help="With --background: how far."
+)
 @click.pass_obj
-def checkpoint(folder: str, background: bool) -> None:
+def checkpoint(folder: str, background: bool, nice: int) -> None:
     """Write checkpoints of what the served decisions' views hold: the next start, or takeover, reads only what comes
     behind them. Says the views and the number of each; exit 1 where one could not be written.
 
@@ -67,7 +70,8 @@ def checkpoint(folder: str, background: bool) -> None:
     """
     if background:
         logs.to_stream(sys.stderr)
-        stand_back()
+        end_with(os.getppid())
+        stand_back(nice)
     failed = False
     with open_project(folder, role=Role.READER) as project:
         for views in project.definitions.views_served:

@@ -2,7 +2,8 @@
 decider. Memory only.
 
 The one idea: it does what a server does between its sockets, and nothing to keep itself from harm: it claims what it is
-given, releases what it lost when it hears of it, answers whoever asks, also when it is a zombie.
+given, releases what it lost when it hears of it, answers whoever asks, also when it is a zombie. Every other one hands
+over as a drained server does: it goes on until another has claimed.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Owner:
         self._scene = scene
         self._inbox = inbox
         self._skew = skew
+        self._hands_over = int(name[-1]) % 2 == 1
         self._does = "starts"
         self._has = 0
 
@@ -110,11 +112,17 @@ class Owner:
             self._survive(error)
             return
         for index in sorted(decider.owned - assigned):
-            decider.release(index)
+            if not self._hands_over:
+                decider.release(index)
         for index in sorted(assigned - decider.owned):
             self._does = "claims"
             try:
                 decider.claim(index)
+            except HeadraceError as error:
+                self._survive(error)
+        for index in sorted(decider.owned):
+            try:
+                decider.notice(index)
             except HeadraceError as error:
                 self._survive(error)
 

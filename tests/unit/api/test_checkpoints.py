@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.api.checkpoints import CheckpointProcess
+from headrace.api.checkpoints import NICE, NICE_LATE, CheckpointProcess
 from headrace.api.metrics import Metrics
 from headrace.core.points import Partition
 from headrace.core.times import Instant
@@ -102,6 +102,31 @@ def test_what_failed_is_counted_and_tried_again(project: Project, beside: Beside
     beside._turn()
     assert written(beside) == {"failed": 2.0, "written": 1.0}
     assert project.checkpoint(["activity"], write=False) == 1
+
+
+def test_whose_turn_it_is_not_writes_nothing(project: Project) -> None:
+    turn = [False]
+    made = Beside(lambda: project, every=3_600, metrics=Metrics(), mine=lambda: turn[0])
+    try:
+        for number in range(2):
+            produce(project, number)
+            made._turn()
+        assert made.count == 0
+        turn[0] = True
+        made._turn()
+        assert made.count == 1
+    finally:
+        made.close()
+
+
+def test_one_that_was_late_is_followed_by_one_that_does_not_stand_back(project: Project, beside: Beside) -> None:
+    seen = []
+    for number, status in enumerate((0, 1, 0, 0)):
+        produce(project, number)
+        beside.status = status
+        seen.append(beside._nice)
+        beside._turn()
+    assert seen == [NICE, NICE, NICE_LATE, NICE]
 
 
 def test_a_process_that_is_begun_ends_with_the_server(project: Project) -> None:
