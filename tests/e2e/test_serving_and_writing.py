@@ -105,6 +105,9 @@ def test_import_apply_and_produce_work_while_another_process_decides(
         assert said[1][0] == "+ view spending (version 1)\n"
         assert said[2][0] == "accepted 200\n"
         assert said[3][0] == "accepted 300\n"
+        # What they wrote is seen: customers became curious. It may have waited until somebody reads what it says.
+        while not any(outcome == "review" for _, _, outcome, _ in told) and len(told) < 10_000:
+            told += answers(process, 1)
         assert process.stdin is not None
         process.stdin.close()  # it stops deciding, and leaves as it should
         assert process.stdout is not None
@@ -114,7 +117,6 @@ def test_import_apply_and_produce_work_while_another_process_decides(
         assert process.stderr.read() == ""
         process.stdin = None
     assert len(told) > 20
-    # What the others wrote was seen: customers became curious in between.
     outcomes = Counter(outcome for _, _, outcome, _ in told)
     assert outcomes["approve"] > 0
     assert outcomes["review"] > 0

@@ -4,6 +4,7 @@ real Kafka and over the model, as those of `testing/contracts/kafka.py`, by whos
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from headrace.clients.kafka.port import Fetched, Outgoing, Place
@@ -16,8 +17,12 @@ def check_who_stamped_a_record_is_told_with_it(under: KafkaUnderTest) -> None:
     under.sender().send(out(place, "a"))
     assert under.client.settings(place.topic)["message.timestamp.type"] == "LogAppendTime"
     under.client.alter(place.topic, settings={"message.timestamp.type": "CreateTime"})
+    for _ in range(TRIES_MAX):  # brokers hear of it a moment later
+        if under.client.settings(place.topic)["message.timestamp.type"] == "CreateTime":
+            break
+        time.sleep(A_WHILE.micros / 1e6)
     assert under.client.settings(place.topic)["message.timestamp.type"] == "CreateTime"
-    for _ in range(TRIES_MAX):  # a broker hears of it a moment later
+    for _ in range(TRIES_MAX):
         under.sender().send(out(place, "b"))
         created = [offset for each in _fetches(under, place) for offset in each.created]
         if created:
