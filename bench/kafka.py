@@ -107,7 +107,7 @@ def arrow_rates(cluster: KafkaCluster, count: int) -> dict[str, float]:
     batches = [rows(BATCH, first) for first in range(0, count, BATCH)]
     with opened(cluster, prefix) as log:
         partition = log.declare(topic).partitions[0].partition
-        log.append([Append(partition=partition, rows=rows(1_000, -1_000))])
+        log.append([Append(partition=partition, rows=rows(1_000, count))])
         began = time.perf_counter()
         for batch in batches:
             log.append([Append(partition=partition, rows=batch)])

@@ -6,6 +6,7 @@ Helpers for a test's own needs are in tests/needs.py and may be imported from he
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Generator
 from typing import TypeVar
@@ -32,6 +33,10 @@ settings.register_profile(
     max_examples=15,
 )
 settings.load_profile("headrace")
+
+# A shell that starts the tests in the background has them ignore SIGINT, and so whatever they start, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
