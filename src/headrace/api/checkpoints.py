@@ -2,8 +2,9 @@
 
 The one idea: a state is copied whole, which takes 60 ms for a million events, and no request may wait for it; so what
 is written is another process's state, which follows the same log from the last checkpoint and ends with its writing.
-It is `headrace checkpoint`. Of several servers that share a place one writes: whose turn it is, as long as no other
-wrote meanwhile. Touches: one process, one thread, the metrics, the place of checkpoints.
+It is `headrace checkpoint`. Of several servers that share a place one writes: whoever finds a newer checkpoint than it
+knew has nothing to do, and nor has who shares the folder with one that writes now. Touches: one process, one thread,
+the metrics, the place of checkpoints, a lock in the project's folder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from headrace.api.locked import locked
 from headrace.api.metrics import Metrics
 from headrace.core.errors import HeadraceError
 from headrace.core.points import Partition
@@ -23,6 +25,7 @@ from headrace.runtime.project import Project
 # How far the process stands back: it needs some seconds of a processor, and on a machine that is always busy it would
 # never be done. One that failed, or took longer than from one to the next, is followed by one that does not stand back.
 NICE, NICE_LATE = 5, 0
+LOCK = "checkpoints.lock"
 END_SECONDS_MAX = 5.0  # one that is asked to end does so at once; then it is killed
 
 _logger = logging.getLogger(__name__)
@@ -33,14 +36,10 @@ Views = tuple[str, ...]
 class CheckpointProcess:
     """From time to time, until `close`."""
 
-    def __init__(
-        self, project: Callable[[], Project], *, every: float, metrics: Metrics, mine: Callable[[], bool] = lambda: True
-    ) -> None:
-        """project: the one that serves now. every: seconds between two, above 0. mine: whether it is this process's
-        turn to write."""
+    def __init__(self, project: Callable[[], Project], *, every: float, metrics: Metrics) -> None:
+        """project: the one that serves now. every: seconds between two, above 0."""
         self._project = project
         self._every = every
-        self._mine = mine
         self._nice = NICE
         self._metrics = metrics
         self._known = self._look({})  # numbers of the newest checkpoints that this process has seen
@@ -72,12 +71,17 @@ class CheckpointProcess:
                 self._metrics.checkpointed(well=False)
 
     def _turn(self) -> None:
-        """Write, unless another did, or nothing came."""
+        """Write, unless another did or does, or nothing came."""
+        with locked(self._project().state_folder / LOCK, wait=False) as mine:
+            if mine:
+                self._turn_alone()
+
+    def _turn_alone(self) -> None:
         found = self._look(self._known)
         others = bool(found) and all(number > self._known.get(views, 0) for views, number in found.items())
         topics = self._project().log.topics(fresh=False)
         ends = {held.partition: held.end for state in topics for held in state.partitions}
-        if not others and found and ends != self._ends and self._mine():
+        if not others and found and ends != self._ends:
             began = time.monotonic()
             status = self._write()
             late = bool(status) or time.monotonic() - began > self._every

@@ -17,7 +17,6 @@ import msgspec
 from headrace.api.calling import called, reason_of
 from headrace.core.errors import NotFoundError, StateError
 from headrace.decisions.owners import OwnedDecider
-from headrace.runtime.holders import Holders
 from headrace.runtime.holding import Holding
 from headrace.runtime.ownership import Ownership
 
@@ -65,15 +64,15 @@ class Draining:
         """Leave the group, which gives everything to the others, and take nothing any more."""
         self._ownership.drain()
 
-    def wanted(self, holders: Holders) -> Callable[[str], frozenset[int]]:
+    def wanted(self, holder: Callable[[str, int], str | None]) -> Callable[[str], frozenset[int]]:
         """Of which partitions of a topic views are to be held here: those that the group gives, and while this process
-        drains those that nobody else has said to hold."""
+        drains those that nobody else has said to hold. holder: who else said so, of a topic's partition."""
 
         def of(topic: str) -> frozenset[int]:
             given = self._ownership.given(topic)
             if not self.begun:
                 return given
-            return given | {index for index in self._holding.held(topic) if holders.holder(topic, index) is None}
+            return given | {index for index in self._holding.held(topic) if holder(topic, index) is None}
 
         return of
 

@@ -228,7 +228,7 @@ def _append(topic: Topic) -> Json:
 
 
 def _operations() -> Json:
-    def plain(id: str, summary: str, type: str, *, open: bool = False) -> Json:
+    def plain(id: str, summary: str, type: str, *, open: bool = False, scope: Scope | None = None) -> Json:
         answer: Json = {
             "description": "OK",
             "content": {type: {"schema": {"type": "string" if "text" in type else "object"}}},
@@ -239,15 +239,19 @@ def _operations() -> Json:
             "summary": summary,
             "responses": {"200": answer, "default": _problem()},
         }
-        return {"get": {**made, "security": []} if open else made}
+        if scope is not None:
+            made["description"] = f"Needs the scope {scope.value}."
+        return {**made, "security": []} if open else made
 
-    drain = plain("drain", "Others take over what this process decides and holds.", "application/json")
-    drained = plain("drained", "How far that is.", "application/json")
+    drain = plain(
+        "drain", "Others take over what this process decides and holds.", "application/json", scope=Scope.DRAIN
+    )
+    drained = plain("drained", "How far that is.", "application/json", scope=Scope.DRAIN)
     return {
-        "/v1/drain": {"post": drain["get"], "get": drained["get"]},
-        "/healthz": plain("health", "The process runs.", "application/json", open=True),
-        "/readyz": plain("ready", "The server wants requests.", "application/json", open=True),
-        "/metrics": plain("metrics", "Prometheus' text.", "text/plain"),
+        "/v1/drain": {"post": drain, "get": drained},
+        "/healthz": {"get": plain("health", "The process runs.", "application/json", open=True)},
+        "/readyz": {"get": plain("ready", "The server wants requests.", "application/json", open=True)},
+        "/metrics": {"get": plain("metrics", "Prometheus' text.", "text/plain", scope=Scope.READ_METRICS)},
     }
 
 

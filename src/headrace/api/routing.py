@@ -56,22 +56,23 @@ class Routing:
         index = _decider(lane).index_of(request)
         if index is None:
             return lane.submit(request, within, caller)
-        while True:
-            decider, left = _decider(lane), max(expires - time.monotonic(), PAUSES[0])
+        while (left := expires - time.monotonic()) > 0:
+            decider = _decider(lane)
             owner = decider.owner_of(index)
             if owner == decider.name:
                 one = lane.submit(request, left, caller)
                 if not isinstance(await one.future, NotOwnerError):
                     return one
-                owner = _other(decider, index)
-            if owner is not None:
+                owner, left = _other(decider, index), expires - time.monotonic()
+            if owner is not None and left > 0:
                 found = await self._forwarder.post(owner, forward, within=left)
-                if not _moved(found) or time.monotonic() > expires:
+                if not _moved(found):
                     return found
-            if time.monotonic() > expires or self._waits >= self._waiting_max:
-                raise decider.not_owned(index)
-            await self._pause(pause)
+            if self._waits >= self._waiting_max:
+                break
+            await self._pause(max(0.0, min(pause, expires - time.monotonic())))
             pause = min(2 * pause, PAUSES[1])
+        raise _decider(lane).not_owned(index)
 
     async def _pause(self, seconds: float) -> None:
         self._look_soon()

@@ -91,9 +91,8 @@ class Service:
         self._valid = ValidRecords(project.log)
         served = list(project.definitions.served) if decisions is None else list(decisions)
         shared = project.log.capabilities.shared
-        deciders = {
-            name: patient(partial(project.decider, name, address=address if shared else None)) for name in served
-        }
+        load = partial(patient, project, address) if shared else project.decider
+        deciders = {name: load(name) for name in served}
         self._loop = asyncio.get_running_loop()
         self.lanes: dict[str, Lane] = {}
         self._reads = Desk("reads", threads=1, waiting_max=settings.reads_waiting_max)
@@ -124,10 +123,7 @@ class Service:
         self._checkpoints: CheckpointProcess | None = None
         if settings.checkpoint_seconds > 0:
             self._checkpoints = CheckpointProcess(
-                lambda: self.project,
-                every=settings.checkpoint_seconds,
-                metrics=metrics,
-                mine=self._writes_checkpoints,
+                lambda: self.project, every=settings.checkpoint_seconds, metrics=metrics
             )
         metrics.gauge("headrace_ready", "1 where /readyz says ready.", {}, lambda: float(not self.unready()))
 
@@ -162,7 +158,7 @@ class Service:
         self._holders.begin()
         self._others = OtherProcesses(address, self._holders.holder)
         holding.elsewhere, holding.count = self._others, self.metrics.view_asked
-        holding.hold(draining.wanted(self._holders))
+        holding.hold(draining.wanted(self._holders.holder))
         self._gauge(self._views.name, self._views.waits)
         said = "Partitions of a derived topic whose views this process holds."
         for topic in holding.topics:
@@ -171,12 +167,6 @@ class Service:
     def _owners(self) -> dict[str, OwnedDecider]:
         found = {name: lane.decides for name, lane in list(self.lanes.items())}
         return {name: decides for name, decides in found.items() if isinstance(decides, OwnedDecider)}
-
-    def _writes_checkpoints(self) -> bool:
-        """Of the processes that share a log one does: who decides the first partition of the first decision. Where
-        nothing is owned, each does."""
-        owners = self._owners()
-        return not owners or 0 in owners[min(owners)].owned
 
     def _gauge_owner(self, name: str) -> None:
         def of(read: Callable[[OwnedDecider], float]) -> Callable[[], float]:
@@ -444,17 +434,17 @@ class Service:
         return answers.events_answer(topic.name, places)
 
 
-def patient(load: Callable[[], Decides]) -> Decides:
-    """What was loaded, after some attempts where the log cannot be read for now: each goes on from what the one before
-    has read. Raises: what `load` does; of what passes, what it did last."""
+def patient(project: Project, address: str, name: str) -> Decides:
+    """The decider of a shared log, after some attempts where the log cannot be read for now: each goes on from what the
+    one before has read. Raises: what `Project.decider` does; of what passes, what it did last."""
     until = time.monotonic() + LOAD_SECONDS_MAX
     while True:
         try:
-            return load()
+            return project.decider(name, address=address)
         except LogError as error:
             if not error.retryable or time.monotonic() > until:
                 raise
-            _logger.warning("not loaded yet: %s", error, extra={"code": error.code})
+            _logger.warning("decision %s is not loaded yet: %s", name, error, extra={"code": error.code})
             time.sleep(RETRY_SECONDS)
 
 

@@ -8,18 +8,17 @@ compared in constant time. A revoked token stays in the file: a project that eve
 from __future__ import annotations
 
 import enum
-import fcntl
 import hashlib
 import hmac
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from headrace.api.locked import locked
 from headrace.core.errors import InputError, NotFoundError, StateError, UsageError
 from headrace.core.times import Instant
 
@@ -108,13 +107,13 @@ class TokenStore:
             created=now,
             expires=expires,
         )
-        with self._alone():
+        with locked(self._path.with_suffix(".lock")):
             self._write((*self.list(), token))
         return token, f"hr_{token.id}_{secret}"
 
     def revoke(self, which: str, *, now: Instant) -> tuple[Token, ...]:
         """Refuse a token from now on, by its id, or all live ones of a name. Raises: NotFoundError HR-1015."""
-        with self._alone():
+        with locked(self._path.with_suffix(".lock")):
             held = self.list()
             chosen = {t.id for t in held if t.revoked is None and which in (t.id, t.name)}
             if not chosen:
@@ -177,16 +176,6 @@ class TokenStore:
         self._looked = now  # last: while the file cannot be read, nobody is let in
 
     # --- the file ---
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def _write(self, tokens: Sequence[Token]) -> None:
         """Whole or not at all, and never readable to others, not for a moment."""

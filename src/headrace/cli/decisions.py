@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from headrace.api import logs
-from headrace.cli.background import stand_back
+from headrace.cli.background import end_with, stand_back
 from headrace.cli.compare import compare, show_differences
 from headrace.cli.output import emit_json, emit_table, output_option
 from headrace.core.errors import HeadraceError, InputError
@@ -153,8 +153,8 @@ def sample(folder: str, share: float, every: float, with_parent: bool) -> None:
     """Recompute a share of what is decided from now on, as `headrace serve` has it done beside it; JSON lines."""
     from headrace.core.kernel.warm import warm_up  # loads numba, 0.5 s
 
-    parent = os.getppid() if with_parent else 0
     if with_parent:
+        end_with(os.getppid())
         logs.to_stream(sys.stderr)
         stand_back()
     with contextlib.ExitStack() as closing:
@@ -177,8 +177,6 @@ def sample(folder: str, share: float, every: float, with_parent: bool) -> None:
             until = time.monotonic() + rest
             while (left := until - time.monotonic()) > 0:
                 time.sleep(min(left, 1.0))
-                if with_parent and os.getppid() != parent:
-                    return
                 sampler.follow()
                 emit_json({"behind": sampler.behind()})
 

@@ -148,16 +148,14 @@ class OwnedDecider(Decides):
             if owned is not None:
                 self._standby.keep(index, owned)
 
-    def notice(self, index: int) -> None:
-        """Decide nothing of a partition any more that another claimed. Called now and then, as nobody else reads the
-        records of a partition that gets no requests: who holds it for its own keeps all waiting that know better.
-        Raises: LogError."""
+    def notice(self) -> None:
+        """Decide nothing any more of what another claimed. Called now and then, as nobody else reads the records of a
+        partition that gets no requests: who holds it for its own keeps all waiting that know better. Raises:
+        LogError."""
         with self._lock:
-            owned = self._owned.get(index)
-            if owned is not None:
-                self._standby.read_records(owned, index)
-                if owned.lost:
-                    self._drop(index)
+            self._standby.fold(self._owned)
+            for index in [index for index, owned in self._owned.items() if owned.lost]:
+                self._drop(index)
 
     # --- deciding ---
 

@@ -9,7 +9,7 @@ whose claim is the last, so that nobody else has to be asked where a request bel
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from headrace.core.points import Partition
 from headrace.decisions.known import KnownRequests
@@ -73,17 +73,20 @@ class Standby:
             found = Owned.of(place, KnownRequests(self._log, self._request, None))
         return found
 
-    def read_records(self, owned: Owned, index: int) -> None:
-        """Fold the records that the log has at hand. Raises: as `Log.read`."""
+    def fold(self, owned: Mapping[int, Owned]) -> None:
+        """Read the records of these partitions on, as far as the log has them at hand. owned: what the caller knows of
+        them, by index. Raises: as `Log.read`; what was read until then is folded."""
         states = {state.topic.name: state for state in self._log.topics(fresh=False)}
-        self._fold(owned, _live(states.get(self._records.topic.name), index))
+        for index, one in owned.items():
+            self._fold(one, index, states)
 
-    def _fold(self, owned: Owned, records: PartitionState | None) -> None:
+    def _fold(self, owned: Owned, index: int, states: Mapping[str, TopicState]) -> None:
+        records = _live(states.get(self._records.topic.name), index)
         for batch in self._log.read(owned.records, owned.fold.next, end=None if records is None else records.at_hand):
             owned.fold.take_batch(batch)
 
-    def _read(self, owned: Owned, index: int, states: dict[str, TopicState]) -> None:
-        self._fold(owned, _live(states.get(self._records.topic.name), index))
+    def _read(self, owned: Owned, index: int, states: Mapping[str, TopicState]) -> None:
+        self._fold(owned, index, states)
         request = _live(states.get(self._request.name), index)
         if request is not None:
             owned.known.begin(request)

@@ -40,7 +40,7 @@ class Owner(Protocol):
 
     def release(self, index: int) -> None: ...
 
-    def notice(self, index: int) -> None: ...
+    def notice(self) -> None: ...
 
     def owner_of(self, index: int) -> str | None: ...
 
@@ -279,13 +279,10 @@ class Ownership:
     def _notice(self, decision: str, owner: Owner) -> None:
         """What another claimed is not this process's any more; if the group gives it all the same, it is claimed again
         the next time, when the group may have said otherwise."""
-        for index in owner.owned:
-            try:
-                owner.notice(index)
-            except HeadraceError as error:
-                _logger.warning(
-                    "decision %s: who has partition %d now: %s", decision, index, error, extra={"code": error.code}
-                )
+        try:
+            owner.notice()
+        except HeadraceError as error:
+            _logger.warning("decision %s: what others claimed: %s", decision, error, extra={"code": error.code})
 
     def _wanted(self, decision: str) -> frozenset[int]:
         return self.given(self._topics.get(decision, ""))

@@ -120,11 +120,10 @@ class Owner:
                 decider.claim(index)
             except HeadraceError as error:
                 self._survive(error)
-        for index in sorted(decider.owned):
-            try:
-                decider.notice(index)
-            except HeadraceError as error:
-                self._survive(error)
+        try:
+            decider.notice()
+        except HeadraceError as error:
+            self._survive(error)
 
     def _survive(self, error: HeadraceError) -> None:
         self._scene.counted[f"survived {error.code}"] += 1

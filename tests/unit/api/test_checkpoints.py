@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.api.checkpoints import NICE, NICE_LATE, CheckpointProcess
+from headrace.api.checkpoints import LOCK, NICE, NICE_LATE, CheckpointProcess
+from headrace.api.locked import locked
 from headrace.api.metrics import Metrics
 from headrace.core.points import Partition
 from headrace.core.times import Instant
@@ -104,19 +105,13 @@ def test_what_failed_is_counted_and_tried_again(project: Project, beside: Beside
     assert project.checkpoint(["activity"], write=False) == 1
 
 
-def test_whose_turn_it_is_not_writes_nothing(project: Project) -> None:
-    turn = [False]
-    made = Beside(lambda: project, every=3_600, metrics=Metrics(), mine=lambda: turn[0])
-    try:
-        for number in range(2):
-            produce(project, number)
-            made._turn()
-        assert made.count == 0
-        turn[0] = True
-        made._turn()
-        assert made.count == 1
-    finally:
-        made.close()
+def test_while_another_writes_in_the_folder_it_has_nothing_to_do(project: Project, beside: Beside) -> None:
+    produce(project, 0)
+    with locked(project.state_folder / LOCK):
+        beside._turn()
+    assert beside.count == 0
+    beside._turn()
+    assert beside.count == 1
 
 
 def test_one_that_was_late_is_followed_by_one_that_does_not_stand_back(project: Project, beside: Beside) -> None:

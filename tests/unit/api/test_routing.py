@@ -42,10 +42,8 @@ class Others(Forwarder):
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    for project in made.projects:
-        project.log.close()
+    with World(tmp_path) as made:
+        yield made
 
 
 Asked = Callable[[Lane, Routing], Awaitable[None]]

@@ -40,7 +40,7 @@ checkout = hr.Decision("checkout", request=orders, policy=[
 
 
 class World:
-    """A cluster of three brokers and a project that is declared in it."""
+    """A cluster of three brokers and a project that is declared in it; with the block its processes' logs close."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,6 +51,13 @@ class World:
         first = self.project()
         apply_planned(first, planned(first), approved=[])
         self.number = 0
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for project in self.projects:
+            project.log.close()
 
     def project(self, clock: ManualClock | None = None) -> Project:
         """A process's."""
@@ -91,8 +98,8 @@ def all_of(world: World, decider: OwnedDecider) -> list[str]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if true():
-            return
+    end = time.monotonic() + 15
+    while not true():
+        if time.monotonic() > end:
+            raise AssertionError("not within 15 s")
         time.sleep(0.01)
-    raise AssertionError("not within 5 s")

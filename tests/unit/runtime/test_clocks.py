@@ -29,10 +29,8 @@ HOUR = 3_600_000_000
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    for project in made.projects:
-        project.log.close()
+    with World(tmp_path) as made:
+        yield made
 
 
 def test_a_partition_of_requests_halts_and_the_others_are_decided(world: World) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from headrace.api.draining import DRAINED, DRAINING, SERVING, Decided
+from headrace.api.draining import DRAINED, DRAINING, SERVING, Decided, Draining
 from headrace.api.metrics import Metrics
 from headrace.api.service import Service
 from headrace.api.settings import Settings
 from headrace.core.errors import NotFoundError, NotOwnerError
 from headrace.decisions.owners import OwnedDecider
 from headrace.decisions.run import DecisionMade
+from headrace.runtime.holding import Holding
 from headrace.runtime.opening import ownership_of
 from headrace.runtime.ownership import Ownership
 from headrace.runtime.project import open_project
@@ -26,10 +26,7 @@ from tests.unit.runtime.cluster import PARTITIONS, World, all_of, until
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with ExitStack() as stack:
-        made = World(tmp_path)
-        for project in made.projects:
-            stack.callback(project.log.close)
+    with World(tmp_path) as made:
         yield made
 
 
@@ -46,10 +43,14 @@ class Process:
 
 
 def shared(one: Process, other: Process) -> bool:
-    """Whether both decide some partitions, and the one knows who has the others."""
+    """Whether both decide some partitions, the one knows who has the others, and it stays so: until a process hears
+    what it is given now, it may claim once more what it had."""
+    before = one.decider.epochs, other.decider.epochs
+    time.sleep(1.0)  # twice as long as a process takes to look what it is given
     owned = one.decider.owned, other.decider.owned
     told = all(one.decider.owner_of(index) is not None for index in range(PARTITIONS))
-    return all(owned) and len(owned[0]) + len(owned[1]) == PARTITIONS and told
+    steady = before == (one.decider.epochs, other.decider.epochs)
+    return steady and all(owned) and len(owned[0]) + len(owned[1]) == PARTITIONS and told
 
 
 def ask(world: World, one: Process) -> int:
@@ -100,8 +101,8 @@ def test_a_partition_without_requests_is_handed_over_too(world: World) -> None:
     try:
         until(lambda: here.ownership.settled and there.ownership.settled)
         here.ownership.drain()
-        until(lambda: not here.decider.owned)
-        assert here.decider.owner_of(0) == "there"
+        until(lambda: {here.decider.owner_of(index) for index in range(PARTITIONS)} == {"there"})
+        assert not here.decider.owned
         here.ownership.drain()  # once more is no harm
     finally:
         here.ownership.leave()
@@ -157,6 +158,27 @@ def test_a_server_says_how_far_it_is(world: World) -> None:
             service.close()
 
     asyncio.run(served())
+
+
+class Holds(Holding):
+    """Two partitions, whatever there is."""
+
+    def held(self, topic: str) -> frozenset[int]:
+        return frozenset({0, 1})
+
+
+def test_views_are_held_until_another_says_that_it_holds_them(world: World) -> None:
+    here, said = Process(world, "here"), {0: "there"}
+    try:
+        draining = Draining(here.ownership, lambda: {}, Holds(world.projects[0].log, world.clock))
+        wanted = draining.wanted(lambda topic, index: said.get(index))
+        assert wanted("merchants") == frozenset(), "the group gives nothing of it"
+        draining.begin()
+        assert wanted("merchants") == {1}
+        said[1] = "there"
+        assert wanted("merchants") == frozenset()
+    finally:
+        here.ownership.leave()
 
 
 def test_a_log_of_one_process_has_nobody_to_hand_over_to(tmp_path: Path) -> None:
