@@ -64,7 +64,7 @@ class Engine:
             lanes=options.lanes, budget=options.budget, buffer_max=options.buffered_max, ahead_max=options.ahead_max
         )
         self.changed = threading.Condition()  # guards the schedule and what follows
-        self.sql_next: dict[int, int] = {}
+        self._sql_next: dict[int, int] = {}  # of each partition that is ours, the offset in SQL as we left it there
         self.counted: Counter[str] = Counter()
         self.set_aside: Counter[Reason] = Counter()
         self.stopping = False
@@ -182,16 +182,32 @@ class Engine:
                 self.changed.notify_all()  # a rebalance may wait for it
             return counts
 
-    def ours(self, entry: Entry[Record]) -> bool:
-        """Whether an event's partition is still ours, and has been since it was taken."""
-        return self.schedule.epoch(entry.partition) == entry.epoch
-
-    def moved(self, partition: int) -> None:
-        """The offset in SQL is not what we left there: somebody else works on this partition."""
-        LOGGER.warning("%s/%d: its offset was moved by another consumer", self.connection.name, partition)
+    def sql_next(self, entry: Entry[Record]) -> int | None:
+        """The offset in SQL of an event's partition, as we left it there, never beyond the event; None where the
+        partition went since it was taken. What is ours again begins anew: an event of before would move it back."""
         with self.changed:
-            self.schedule.drop((partition,))
-            self._moved[partition] = time.monotonic() + TAKEN_AGAIN_S
+            return self._sql_next[entry.partition] if self._ours(entry) else None
+
+    def sql_done(self, entry: Entry[Record]) -> None:
+        """The offset in SQL was moved past an event."""
+        with self.changed:
+            if self._ours(entry):
+                self._sql_next[entry.partition] = entry.offset + 1
+
+    def sql_moved(self, entry: Entry[Record]) -> bool:
+        """The offset in SQL is not what we left there: somebody else works on this partition. False where it went since
+        the event was taken."""
+        with self.changed:
+            if not self._ours(entry):
+                return False
+            self.schedule.drop((entry.partition,))
+            self._moved[entry.partition] = time.monotonic() + TAKEN_AGAIN_S
+        LOGGER.warning("%s/%d: its offset was moved by another consumer", self.connection.name, entry.partition)
+        return True
+
+    def _ours(self, entry: Entry[Record]) -> bool:
+        """Under the lock: whether an event's partition is still ours, and has been since it was taken."""
+        return self.schedule.epoch(entry.partition) == entry.epoch
 
     def counts(self) -> Counts:
         with self.changed:
@@ -208,6 +224,8 @@ class Engine:
     # --- partitions: called inside the member's poll and leave ---
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        with self.changed:  # nothing of before goes on while it is read where they begin
+            self.schedule.drop(partitions)
         places = [Place(self.connection.name, each) for each in partitions]
         spans = dict(zip(partitions, self.connection.messages.spans(places), strict=True)) if places else {}
         starts: dict[int, int] = {}
@@ -279,7 +297,8 @@ class Engine:
             self.schedule.assign(
                 index, start, beyond={*beyond, *(each for each in fold.offsets if each >= start)}, aside=aside
             )
-            self.sql_next[index] = start
+            self._sql_next[index] = start
+            self._moved.pop(index, None)
             self._release(index, held, fold.released_alone)
         self._paused.discard(index)
         self._committed.pop(index, None)
@@ -338,7 +357,6 @@ class Engine:
         for index in [each for each, at in self._moved.items() if now >= at]:
             starts = self.assigned((index,))
             self._member.seek(index, starts[index])
-            del self._moved[index]
 
     def _drained(self, partitions: Iterable[int]) -> None:
         chosen = tuple(partitions)

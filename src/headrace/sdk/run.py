@@ -129,7 +129,7 @@ class SqlWorker:
             self._reset()
             return self._afterwards(entry, place)
         if not entry.held:
-            engine.sql_next[entry.partition] = entry.offset + 1
+            engine.sql_done(entry)
         elif _done(engine, entry) is not Outcome.DONE:
             return Outcome.LATER, -1
         _count(engine, entry, Outcome.DONE)
@@ -139,17 +139,15 @@ class SqlWorker:
         engine, about = self._engine, self._engine.connection.about
         if entry.held:
             return session.unhold(engine.options.group, about.topic_id, Placed(entry.partition, entry.offset))
-        a = engine.sql_next[entry.partition]
-        return session.move(
+        a = engine.sql_next(entry)
+        return a is not None and session.move(
             engine.options.group, engine.connection.name, about.topic_id, entry.partition, a, entry.offset + 1
         )
 
     def _not_there(self, session: SqlSession, entry: Entry[Record]) -> tuple[Outcome, int] | None:
         if entry.held:  # it was handled before, and only its mark in the quarantine is missing; or it was held in vain
             return _done(self._engine, entry), -1
-        if self._engine.ours(entry):
-            self._engine.moved(entry.partition)
-        else:
+        if not self._engine.sql_moved(entry):
             self._engine.settle(entry, Outcome.LATER)
         return None
 
@@ -171,7 +169,7 @@ class SqlWorker:
             self._reset()
             return Outcome.LATER, -1
         if at == entry.offset + 1:
-            engine.sql_next[entry.partition] = at
+            engine.sql_done(entry)
             _count(engine, entry, Outcome.DONE)
             return Outcome.DONE, place
         return Outcome.LATER, -1

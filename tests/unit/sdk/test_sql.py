@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +13,13 @@ import pytest
 import headrace as hr
 from headrace.core.errors import StateError, UsageError
 from headrace.sdk.connect import connect
-from headrace.sdk.consumer import Consumer
+from headrace.sdk.consumer import Consumer, options
 from headrace.sdk.define import Budget, Event, Placed, Reason
+from headrace.sdk.engine import Engine
 from headrace.sdk.producer import Producer
 from headrace.sdk.quarantine import release
-from headrace.sdk.sql import MOVE_OFFSET, SqlOffsets, paramstyle_of, placed
+from headrace.sdk.run import SqlWorker
+from headrace.sdk.sql import MOVE_OFFSET, SqlOffsets, SqlSession, paramstyle_of, placed
 from headrace.testing.kafka.messages import MemoryMessages
 
 TOPIC = hr.Topic("payments", key="customer", partitions=2, fields={"n": hr.int64, "customer": hr.string})
@@ -166,6 +168,79 @@ def test_a_partition_that_another_works_on_is_dropped_and_its_effect_rolled_back
         consumer.close()
         thread.join(20)
     assert sorted(rows(file, "SELECT n FROM effects")) == [(each,) for each in range(40)], "each once"
+
+
+@pytest.mark.parametrize("when", ["before it moves the offset", "as it moves the offset", "as it finds the offset moved"])
+def test_an_event_of_before_a_partition_came_anew_counts_for_nothing(
+    when: str, file: Path, offsets: SqlOffsets, messages: MemoryMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker sleeps with an event in its hand while the partition is lost, done further by another, and given again.
+    Else the offset would go back to behind that event, and what the other did would be done twice."""
+    engine = Engine(
+        connect(messages, TOPIC),
+        options("g", "key", 1, None, "earliest", "refuse", 2_000, 20_000, "1s", "20s", sql=True),
+        sql=offsets,
+        ready=lambda _: None,
+    )
+    engine.open()
+    worker = SqlWorker(engine, offsets, effect)
+
+    def another_does(upto: int) -> None:
+        engine.lost((index,))
+        connection = sqlite3.connect(file, timeout=10)
+        with connection:
+            connection.execute("UPDATE headrace_offsets SET next_offset = ? WHERE partition_index = ?", (upto, index))
+        connection.close()
+        engine.assigned((index,))
+        feed()
+
+    def feed() -> None:
+        for record in records:
+            engine.schedule.feed(index, record.offset, record.key, record)
+
+    index = messages.records("payments")[0][0]
+    records = [record for place, record in messages.records("payments") if place == index]
+    engine.assigned((index,))
+    feed()
+    first = engine.take()
+    assert first is not None
+    match when:
+        case "before it moves the offset":
+            another_does(8)
+        case "as it moves the offset":
+            monkeypatch.setattr(SqlSession, "move", before(SqlSession.move, lambda: another_does(0)))
+        case _:
+            monkeypatch.setattr(SqlSession, "move", before(SqlSession.move, lambda: another_does(8)))
+    outcome = worker._work(first)
+    monkeypatch.undo()
+    assert not engine._moved, "it is looked at again where its own events find it moved"
+    if outcome is not None:
+        engine.settle(first, *outcome)
+    done = 0
+    while (engine.schedule.buffered() or engine._moved) and (entry := engine.take()) is not None:
+        done += 1
+        if (outcome := worker._work(entry)) is not None:
+            engine.settle(entry, *outcome)
+        elif engine._moved:
+            engine.assigned((index,))
+            feed()
+    ((left,),) = rows(file, f"SELECT next_offset FROM headrace_offsets WHERE partition_index = {index}")
+    assert left == records[-1].offset + 1 and done
+    found = [int(str(n)) for (n,) in rows(file, "SELECT n FROM effects")]
+    assert len(found) == len(set(found)) == len(records) - (0 if when == "as it moves the offset" else 8)
+    engine.finish()
+
+
+def before(call: Callable[..., bool], act: Callable[[], None]) -> Callable[..., bool]:
+    """`act` happens just before the call, the first time."""
+    acts = [act]
+
+    def called(*given: object) -> bool:
+        if acts:
+            acts.pop()()
+        return call(*given)
+
+    return called
 
 
 def test_a_topic_made_anew_is_an_error(offsets: SqlOffsets, messages: MemoryMessages) -> None:
