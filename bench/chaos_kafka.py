@@ -73,7 +73,7 @@ def run(*, quick: bool, peers: bool, minutes: float | None = None) -> dict[str, 
     print(f"in {folder}", flush=True)
     with ExitStack() as stack:
         stack.enter_context(ended_by_signal())
-        cluster = KafkaCluster(folder / "kafka", brokers=3, machine=machine_of(os.environ))
+        cluster = KafkaCluster(folder / "kafka", brokers=3, machine=machine_of(os.environ), long_lived=True)
         stack.enter_context(cluster)
         timeout = PACE_QUICK.timeout if quick else SESSION_S
         address = f"kafka://{cluster.bootstrap}/{PREFIX}?session_timeout={timeout:g}s"

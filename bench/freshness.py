@@ -39,7 +39,7 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-freshness-") as made:
         folder = Path(made)
         figures = percentiles(measure(folder / "embedded", "", 200, count), "embedded_{}_ms", 1e3)
-        with KafkaCluster(folder / "cluster", machine=machine_of(os.environ)) as cluster:
+        with KafkaCluster(folder / "cluster", machine=machine_of(os.environ), long_lived=True) as cluster:
             url = f"kafka://{cluster.bootstrap}/freshness."
             figures |= percentiles(measure(folder / "kafka", url, 300 if quick else 3_000, count), "kafka_{}_ms", 1e3)
         shutil.rmtree(folder / "cluster")

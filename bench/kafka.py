@@ -75,13 +75,13 @@ def run(*, quick: bool, peers: bool) -> dict[str, dict[str, float]]:
     told: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="headrace-bench-kafka-") as made:
         folder = Path(made)
-        with KafkaCluster(folder / "one", machine=machine) as cluster:
+        with KafkaCluster(folder / "one", machine=machine, long_lived=True) as cluster:
             figures |= arrow_rates(cluster, 1 << 20 if quick else 4 << 20)
             ours, theirs = json_rates(cluster, 50_000 if quick else 400_000, 1 if quick else 3)
             figures |= ours
             told |= theirs
         shutil.rmtree(folder / "one")
-        with KafkaCluster(folder / "three", machine=machine, brokers=3) as cluster:
+        with KafkaCluster(folder / "three", machine=machine, brokers=3, long_lived=True) as cluster:
             figures |= decisions(folder / "project", cluster, quick=quick)
             figures |= takeover(folder / "project", TAKEOVERS_QUICK if quick else TAKEOVERS)
     return {"figures": figures, "peers": told}

@@ -16,10 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from headrace.api.locked import locked
 from headrace.api.metrics import Metrics
 from headrace.core.errors import HeadraceError
 from headrace.core.points import Partition
+from headrace.locked import locked
 from headrace.runtime.project import Project
 
 # How far the process stands back: it needs some seconds of a processor, and on a machine that is always busy it would

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.api.locked import locked
 from headrace.core.errors import InputError, NotFoundError, StateError, UsageError
 from headrace.core.times import Instant
+from headrace.locked import locked
 
 FILE = "tokens.json"
 LOOK_MICROS = 1_000_000  # between two looks whether the file changed: how long a revoked token may still be taken

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from headrace import plugs
 from headrace.clients.kafka.define import KafkaSettings
-from headrace.clients.kafka.port import GroupOffset, KafkaClient, Outgoing, Place, TopicFacts
+from headrace.clients.kafka.port import Acknowledged, GroupOffset, KafkaClient, Outgoing, Place, TopicFacts
 from headrace.core.codec import units
 from headrace.core.errors import HaltedError, LogError, UsageError
 from headrace.core.points import IMPORTS_FROM, Cut, Partition
@@ -244,8 +244,8 @@ class KafkaLog(Log):
             if feed.version < held.version and not judges_alike(first, held.topic):
                 behind.append(feed)
         if behind:
-            offsets = self._sending.send([versioning(feed.place, held.version) for feed in behind])
-            self._following.pump_to({f.place: offset + 1 for f, offset in zip(behind, offsets, strict=True)})
+            sent = self._sending.send([versioning(feed.place, held.version) for feed in behind])
+            self._following.pump_to({f.place: offset + 1 for f, offset in zip(behind, sent.offsets, strict=True)})
 
     def drop(self, topic: str) -> None:
         self._open()
@@ -260,7 +260,7 @@ class KafkaLog(Log):
     def _change(self, topic: str, value: bytes) -> None:
         """Say a change in the registry and read it; whether it counts is seen there."""
         place = self._following.registry_place
-        (offset,) = self._sending.send([Outgoing(place, topic.encode(), value)])
+        (offset,) = self._sending.send([Outgoing(place, topic.encode(), value)]).offsets
         self._following.pump_to({place: offset + 1})
 
     # --- appending ---
@@ -283,7 +283,8 @@ class KafkaLog(Log):
             records = [record for one in sent for record in one.records]
             if offsets is not None or (atomic and len(records) > 1):
                 named = None if group is None else self._group_name(group)
-                found = self._sending.transaction(records, group=named, offsets=offsets)
+                # Nothing of it is stable before its markers, which have offsets, too: it is read back.
+                found = Acknowledged(self._sending.transaction(records, group=named, offsets=offsets), None)
             else:
                 found = self._sending.send(records)
         except LogError:
@@ -304,12 +305,12 @@ class KafkaLog(Log):
             ) from error
 
     def _answers(
-        self, sent: Sequence[_Sent], records: Sequence[Outgoing], offsets: Sequence[int], patience: Duration
+        self, sent: Sequence[_Sent], records: Sequence[Outgoing], found: Acknowledged, patience: Duration
     ) -> tuple[Appended, ...]:
-        self._read_back(records, offsets, patience)
+        self._read_back(records, found, patience)
         answers, first = [], 0
         for one in sent:
-            answers.append(self._appended(one, offsets[first : first + len(one.records)]))
+            answers.append(self._appended(one, found.offsets[first : first + len(one.records)]))
             first += len(one.records)
         return tuple(answers)
 
@@ -338,17 +339,19 @@ class KafkaLog(Log):
         made = outgoing_judged(topic, codec, place, append.rows, judged.stored, form=form, before=judged.before)
         return _Sent(append, held, place, form, made.records, made.counts, judged.stored)
 
-    def _read_back(self, records: Sequence[Outgoing], offsets: Sequence[int], patience: Duration) -> None:
-        """Until what was appended to live partitions has been judged, and what was appended to imports is stable: a
+    def _read_back(self, records: Sequence[Outgoing], found: Acknowledged, patience: Duration) -> None:
+        """Until what was appended to live partitions was read, and what was appended to imports is stable: a
         transaction is committed before its partitions are told."""
         targets: dict[Place, int] = {}
-        for record, offset in zip(records, offsets, strict=True):
+        for record, offset in zip(records, found.offsets, strict=True):
             targets[record.place] = max(targets.get(record.place, 0), offset + 1)
         live = {place: partition for place in targets if (partition := self._live_partition(place)) is not None}
         for partition in live.values():
             self._following.feed(partition)
-        self._following.hurry(live)
-        self._following.pump_to({place: targets[place] for place in live}, patience=patience)
+        self._following.take_own(records, found)
+        wanted = {place: targets[place] for place in live}
+        self._following.hurry(wanted)
+        self._following.pump_to(wanted, patience=patience)
         self._following.wait_stable({place: end for place, end in targets.items() if place not in live})
 
     def _live_partition(self, place: Place) -> Partition | None:

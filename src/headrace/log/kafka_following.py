@@ -9,13 +9,14 @@ the cluster through its client.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from headrace.clients.kafka.port import Cluster, Fetched, KafkaClient, Outgoing, Place, Record, Span
+from headrace.clients.kafka.port import Acknowledged, Cluster, Fetched, KafkaClient, Outgoing, Place, Record, Span
 from headrace.core.errors import LogError, NotFoundError, StateError, did_you_mean
+from headrace.core.garbage import uncollected
 from headrace.core.points import IMPORTS_FROM, Partition
 from headrace.core.times import ZERO, Clock, Duration
 from headrace.log import kafka_registry as registry
@@ -29,7 +30,7 @@ from headrace.log.kafka_feed import Anchor, Feed, conformed, with_system
 from headrace.log.kafka_fetchers import Fetchers
 from headrace.log.kafka_halts import Halts
 from headrace.log.kafka_registry import Import, Registered, Registry
-from headrace.log.kafka_rows import decoded, offset_of, position
+from headrace.log.kafka_rows import below, decoded, offset_of, parts, position, since, without
 from headrace.log.kafka_topics import control_settings, form_settings, kafka_settings
 from headrace.log.plan import Judged
 from headrace.log.port import OFFSET, EventCodec
@@ -39,6 +40,7 @@ Codecs = Callable[[Topic, bool], EventCodec]  # of a definition; whether its row
 SLICE = Duration.parse("10ms")  # of a fetch that waits: others want to fetch too
 PATIENCE = Duration.parse("30s")  # until rows that are stable have been read; K8's longest silence of a leader is 6.5 s
 RECORDS = 10_000
+PASSED_BY = 500  # records of its own, taken: from so many on it costs less to seek past them than to fetch them in vain
 
 
 class Following:
@@ -313,6 +315,30 @@ class Following:
                 self._settle()
             return bool(found)
 
+    def take_own(self, records: Sequence[Outgoing], found: Acknowledged) -> None:
+        """Records that this process has just appended, outside a transaction, to partitions that it may follow: of each
+        partition that was read up to the first of them, with nothing of others between, they are what a fetch would
+        bring next, and so are taken as if it had (docs/adr/0025). Elsewhere nothing is done."""
+        if found.stamps is None:
+            return
+        by: dict[Place, list[Record]] = {}
+        with uncollected(len(records)):
+            for (place, key, value, headers, _), offset, stamp in zip(
+                records, found.offsets, found.stamps, strict=True
+            ):
+                by.setdefault(place, []).append(Record(offset, stamp, key, value, headers))
+        with self.lock:
+            for place, own in by.items():
+                feed, end = self._by_place.get(place), own[-1].offset + 1
+                if feed is None or feed.next != own[0].offset or end - feed.next != len(own):
+                    continue
+                if place not in self._waiting and self.halts.error(place) is None:
+                    self._take(Fetched(place, own, end, False))
+                if feed.next == end and len(own) >= PASSED_BY:
+                    self._fetcher.seek(place, end)
+            if self._waiting and not self._settling:
+                self._settle()
+
     def check_going(self, place: Place) -> None:
         """Raises: where a partition is not read on, why (log/kafka_clock.py)."""
         if (error := self.looked().error(place)) is not None:
@@ -386,8 +412,9 @@ class Following:
             self._registry_next = one.next
             return
         feed = self._by_place.get(one.place)
-        if feed is None:
+        if feed is None or one.next < feed.next:
             return
+        one = without(one, below=feed.next)
         if one.place in self._waiting:
             self._waiting[one.place].append(one)
         elif (rest := self._taken(feed, one)) is not None:
@@ -448,7 +475,7 @@ class Following:
             made, number = found
             stable = made.ends[number] if made.ends is not None else 0
             batches = self.imported(held, made, number, at, stable if end is None else min(end, stable))
-            return _parts(batches, rows_max)
+            return parts(batches, rows_max)
         feed = self.feed(partition)
         span = self._spans.get(place)
         if end is None or span is None or feed.next < offset_of(feed.form, end - 1) + 1:
@@ -463,7 +490,7 @@ class Following:
                 partition=str(partition),
             )
         stable = position(feed.form, max(span.end, feed.next))
-        return _parts(self._live(feed, at, stable if end is None else min(end, stable)), rows_max)
+        return parts(self._live(feed, at, stable if end is None else min(end, stable)), rows_max)
 
     def _live(self, feed: Feed, at: int, end: int) -> Iterator[pa.RecordBatch]:
         """Rows of [at, end): from memory, or judged as they are fetched, or fetched again."""
@@ -481,7 +508,7 @@ class Following:
                     return
                 self._pump_on(feed, end)
                 continue
-            batch = _below(batch, end)
+            batch = below(batch, end)
             if not batch.num_rows:
                 return
             yield batch
@@ -498,7 +525,7 @@ class Following:
         for records in self.fetched(feed.place, offset, offset_of(feed.form, end - 1) + 1):
             batches, maximum, version = feed.again(records, maximum, version)
             for batch in batches:
-                wanted = _below(_from(batch, at), end)
+                wanted = below(since(batch, at), end)
                 if wanted.num_rows:
                     yield wanted
 
@@ -524,13 +551,13 @@ class Following:
                 available_at=found.stored.available_at,
                 payloads=np.zeros(0, np.uint64),
             )
-            batch = _below(_from(conformed(with_system(found, judged), topic.schema), at), end)
+            batch = below(since(conformed(with_system(found, judged), topic.schema), at), end)
             if batch.num_rows:
                 yield batch
 
     def fetched(self, place: Place, offset: int, end: int) -> Iterator[list[Record]]:
-        """Records of [offset, end), by a fetcher of their own."""
-        fetcher = self.client.fetcher()
+        """Records of [offset, end), by a fetcher of their own, as somebody waits for them."""
+        fetcher = self.client.fetcher(eager=True)
         try:
             fetcher.seek(place, offset)
             waited = 0
@@ -561,23 +588,6 @@ def unread(place: Place, detail: str, patience: Duration) -> LogError:
 
 def _has(held: Registered, index: int) -> bool:
     return index < held.topic.partitions if index < IMPORTS_FROM else held.import_of(index) is not None
-
-
-def _from(batch: pa.RecordBatch, at: int) -> pa.RecordBatch:
-    return batch.slice(int(np.searchsorted(batch.column(OFFSET).to_numpy(), at)))
-
-
-def _below(batch: pa.RecordBatch, end: int) -> pa.RecordBatch:
-    offsets = batch.column(OFFSET)
-    if not len(offsets) or offsets[-1].as_py() < end:
-        return batch
-    return batch.slice(0, int(np.searchsorted(offsets.to_numpy(), end)))
-
-
-def _parts(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        for first in range(0, batch.num_rows, rows_max):
-            yield batch.slice(first, rows_max)
 
 
 def _reads_alike(one: Topic, other: Topic) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from headrace.clients.kafka.port import KafkaClient, Place, TopicFacts
+from headrace.clients.kafka.port import KafkaClient, Place, Record, TopicFacts
 from headrace.core.errors import LogError, UsageError
 from headrace.core.times import Duration, Instant
 from headrace.log import kafka_registry as registry
@@ -22,7 +22,7 @@ from headrace.log.kafka_following import Following
 from headrace.log.kafka_registry import Import, Registered
 from headrace.log.kafka_rows import Stored, position, rows_before
 from headrace.log.plan import NEVER, Judge
-from headrace.log.port import Append, PartitionKind, PartitionState
+from headrace.log.port import OFFSET, Append, PartitionKind, PartitionState
 
 Create = Callable[[str, int, Payload, Duration | None], TopicFacts]
 Change = Callable[[str, bytes], None]
@@ -134,14 +134,26 @@ class Imports:
         )
 
     def _seal(self, held: Registered, made: Import) -> None:
-        places = [Place(made.kafka_topic, number) for number in range(made.partitions)]
-        spans = self._client.spans(places)
-        rows = tuple(self._rows(place) for place in places)
-        ends = tuple(position(made.form, span.end) for span in spans)
-        self._change(held.topic.name, registry.sealing(held, made.import_id, ends=ends, rows=rows))
+        rows, ends = [], []
+        for number in range(made.partitions):
+            last = self._last(Place(made.kafka_topic, number))
+            rows.append(0 if last is None else rows_before(last))
+            ends.append(0 if last is None else self._behind(held, made, number, last))
+        self._change(held.topic.name, registry.sealing(held, made.import_id, ends=tuple(ends), rows=tuple(rows)))
+
+    def _behind(self, held: Registered, made: Import, number: int, last: Record) -> int:
+        """The position behind the last row. Behind it lie markers of transactions, and whoever took them for rows that
+        it has not read yet would look for them again and again."""
+        first, end = position(made.form, last.offset), position(made.form, last.offset + 1)
+        *_, batch = self._following.imported(held, made, number, first, end)
+        return int(batch.column(OFFSET)[-1].as_py()) + 1
 
     def _rows(self, place: Place) -> int:
         """How many rows an import's partition holds: its last record says so."""
+        last = self._last(place)
+        return 0 if last is None else rows_before(last)
+
+    def _last(self, place: Place) -> Record | None:
         (span,) = self._client.spans([place])
         back = 4
         while span.end > span.start:
@@ -150,11 +162,11 @@ class Imports:
             for records in self._following.fetched(place, first, span.end):
                 last = records[-1]
             if last is not None:
-                return rows_before(last)
+                return last
             if first == span.start:
                 break
             back *= 8  # what an aborted append left lies between
-        return 0
+        return None
 
     def _judge(self, held: Registered, made: Import) -> Judge:
         """Knows the ids of all that is visible of the topic, and of what this import holds; kept until it is sealed."""

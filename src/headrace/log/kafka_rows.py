@@ -9,7 +9,7 @@ is judged by who reads it (log/kafka_feed.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.clients.kafka.port import Headers, Outgoing, Place, Record
+from headrace.clients.kafka.port import Fetched, Headers, Outgoing, Place, Record
 from headrace.core.codec import key_bytes, rows_to_batch, units
 from headrace.core.errors import SchemaError
 from headrace.core.schema import Schema
 from headrace.log.define import Payload, Topic
 from headrace.log.kafka_registry import Restart
-from headrace.log.port import EventCodec, Row, Unreadable
+from headrace.log.port import OFFSET, EventCodec, Row, Unreadable
 
 # A position has 42 bits (features/online.py): 2**26 records of at most 2**16 rows each.
 ROW_BITS = 16
@@ -152,6 +152,13 @@ def restamped(records: Sequence[Record], restarts: Sequence[Restart]) -> Sequenc
                 for record in records
             ]
     return records
+
+
+def without(one: Fetched, *, below: int) -> Fetched:
+    """What was fetched, without records below an offset."""
+    if not one.records or one.records[0].offset >= below:
+        return one
+    return one._replace(records=[record for record in one.records if record.offset >= below])
 
 
 def rows_before(record: Record) -> int:
@@ -313,3 +320,26 @@ def one_batch(schema: Schema, batches: Sequence[pa.RecordBatch]) -> pa.RecordBat
         return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in arrow], schema=arrow)
     (made,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return made
+
+
+# --- parts of what was read ---
+
+
+def since(batch: pa.RecordBatch, at: int) -> pa.RecordBatch:
+    """Its rows at or behind a position."""
+    return batch.slice(int(np.searchsorted(batch.column(OFFSET).to_numpy(), at)))
+
+
+def below(batch: pa.RecordBatch, end: int) -> pa.RecordBatch:
+    """Its rows before a position."""
+    offsets = batch.column(OFFSET)
+    if not len(offsets) or offsets[-1].as_py() < end:
+        return batch
+    return batch.slice(0, int(np.searchsorted(offsets.to_numpy(), end)))
+
+
+def parts(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.RecordBatch]:
+    """Of at most so many rows each."""
+    for batch in batches:
+        for first in range(0, batch.num_rows, rows_max):
+            yield batch.slice(first, rows_max)

@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 
-from headrace.clients.kafka.port import GroupOffset, KafkaClient, Outgoing, Place, Sender
+from headrace.clients.kafka.port import Acknowledged, GroupOffset, KafkaClient, Outgoing, Place, Sender
 from headrace.core.errors import FencedError, LogError
 
 
@@ -24,10 +24,10 @@ class Sending:
         self._transactor: Sender | None = None
         self._transactional_id = f"{prefix}headrace.append.{uuid.uuid4()}"
 
-    def send(self, records: Sequence[Outgoing]) -> list[int]:
-        """Their offsets. Raises: as `Sender.send`."""
+    def send(self, records: Sequence[Outgoing]) -> Acknowledged:
+        """Where they lie. Raises: as `Sender.send`."""
         if not records:
-            return []
+            return Acknowledged([], [])
         with self._lock:
             if self._sender is None:
                 self._sender = self._client.sender()
@@ -42,14 +42,14 @@ class Sending:
     def transaction(
         self, records: Sequence[Outgoing], *, group: str | None, offsets: Mapping[Place, GroupOffset] | None
     ) -> list[int]:
-        """Records and a group's offsets, all or none. Raises: as `Sender`."""
+        """Records and a group's offsets, all or none; the records' offsets. Raises: as `Sender`."""
         with self._lock:
             if self._transactor is None:
                 self._transactor = self._client.sender(transactional_id=self._transactional_id)
             sender = self._transactor
             try:
                 sender.begin()
-                found = sender.send(records) if records else []
+                found = sender.send(records).offsets if records else []
                 sender.commit(group=group, offsets=offsets)
                 return found
             except LogError as error:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from headrace.api.checkpoints import LOCK, NICE, NICE_LATE, CheckpointProcess
-from headrace.api.locked import locked
 from headrace.api.metrics import Metrics
 from headrace.core.points import Partition
 from headrace.core.times import Instant
+from headrace.locked import locked
 from headrace.log.port import Append
 from headrace.runtime.project import Project, open_project
 from headrace.testing.clocks import ManualClock

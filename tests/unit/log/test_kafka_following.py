@@ -16,6 +16,7 @@ from headrace.core.points import Partition
 from headrace.core.times import Duration, Instant
 from headrace.log.define import Topic
 from headrace.log.kafka import KafkaLog
+from headrace.log.kafka_following import PASSED_BY
 from headrace.log.port import AVAILABLE_AT, VERDICT, Append, Verdict
 from headrace.testing.clocks import ManualClock
 from headrace.testing.kafka.model import KafkaModel
@@ -103,6 +104,46 @@ def test_patience_is_for_what_does_not_come_and_not_for_a_process_that_slept() -
 
     wire.act = sleep
     assert sum(batch.num_rows for batch in log.read(held.partition, 0)) == 12_000
+
+
+def both_of(model: KafkaModel, wire: Busy) -> tuple[KafkaLog, KafkaLog, Partition]:
+    """The logs of two processes, the first one's by the wire, and the one partition of their topic."""
+    logs = [
+        KafkaLog(ModelClient(model, wire=one), settings=KafkaSettings(bootstrap="model:1"), clock=ManualClock(START))
+        for one in (wire, Direct())
+    ]
+    topic = hr.Topic("orders", key="customer", id="order", fields={"order": hr.int64, "customer": hr.int64})
+    partitions = [held.partition for log in logs for held in log.declare(topic).partitions]
+    return logs[0], logs[1], partitions[0]
+
+
+def rows_of(log: KafkaLog, partition: Partition) -> list[dict[str, object]]:
+    return [row for batch in log.read(partition, 0) for row in batch.to_pylist()]
+
+
+@pytest.mark.parametrize("count", [1, 3, PASSED_BY + 1])
+def test_who_appended_has_read_it_where_nothing_lies_between(count: int) -> None:
+    wire = Busy()
+    here, there, partition = both_of(KafkaModel(ManualClock(START)), wire)
+    here.append([Append(partition=partition, rows=[(0, 7)])], atomic=False)  # it is followed from now on
+    wire.times = 0
+    rows = [(number, 7) for number in (0, *range(1, count))]
+    (done,) = here.append([Append(partition=partition, rows=rows)], atomic=False)
+    assert wire.times == 0, "nothing was fetched"
+    assert done.verdicts.tolist() == [int(Verdict.DUPLICATE)] + [0] * (count - 1)
+    there.append([Append(partition=partition, rows=[(-1, 7)])], atomic=False)
+    assert rows_of(here, partition) == rows_of(there, partition), "and what is fetched later is not taken twice"
+    assert len(rows_of(here, partition)) == count + 2
+
+
+def test_who_appended_reads_what_others_appended_before_it() -> None:
+    wire = Busy()
+    here, there, partition = both_of(KafkaModel(ManualClock(START)), wire)
+    here.append([Append(partition=partition, rows=[(0, 7)])], atomic=False)
+    there.append([Append(partition=partition, rows=[(1, 7)])], atomic=False)
+    (done,) = here.append([Append(partition=partition, rows=[(1, 7)])], atomic=False)
+    assert wire.times and done.offset == 2 and done.verdicts.tolist() == [int(Verdict.DUPLICATE)]
+    assert [row["order"] for row in rows_of(here, partition)] == [0, 1, 1]
 
 
 def test_what_lies_in_a_wrong_partition_moves_the_running_maximum_however_it_is_read() -> None:

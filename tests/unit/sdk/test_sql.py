@@ -19,7 +19,7 @@ from headrace.sdk.engine import Engine
 from headrace.sdk.producer import Producer
 from headrace.sdk.quarantine import release
 from headrace.sdk.run import SqlWorker
-from headrace.sdk.sql import MOVE_OFFSET, SqlOffsets, SqlSession, paramstyle_of, placed
+from headrace.sdk.sql import MOVE_OFFSET, Database, SqlOffsets, SqlSession, paramstyle_of, placed
 from headrace.testing.kafka.messages import MemoryMessages
 
 TOPIC = hr.Topic("payments", key="customer", partitions=2, fields={"n": hr.int64, "customer": hr.string})
@@ -170,12 +170,34 @@ def test_a_partition_that_another_works_on_is_dropped_and_its_effect_rolled_back
     assert sorted(rows(file, "SELECT n FROM effects")) == [(each,) for each in range(40)], "each once"
 
 
-@pytest.mark.parametrize("when", ["before it moves the offset", "as it moves the offset", "as it finds the offset moved"])
+class Interrupted(SqlOffsets):
+    """Something happens just before an offset is moved, once each."""
+
+    def __init__(self, connect: Callable[[], Database]) -> None:
+        super().__init__(connect)
+        self.acts: list[Callable[[], None]] = []
+
+    def session(self) -> SqlSession:
+        acts, found = self.acts, super().session()
+
+        class Session(SqlSession):
+            def move(self, group: str, topic: str, topic_id: str, partition: int, a: int, b: int) -> bool:
+                if acts:
+                    acts.pop()()
+                return super().move(group, topic, topic_id, partition, a, b)
+
+        return Session(found.connection, "qmark")
+
+
+@pytest.mark.parametrize(
+    "when", ["before it moves the offset", "as it moves the offset", "as it finds the offset moved"]
+)
 def test_an_event_of_before_a_partition_came_anew_counts_for_nothing(
-    when: str, file: Path, offsets: SqlOffsets, messages: MemoryMessages, monkeypatch: pytest.MonkeyPatch
+    when: str, file: Path, messages: MemoryMessages
 ) -> None:
     """A worker sleeps with an event in its hand while the partition is lost, done further by another, and given again.
     Else the offset would go back to behind that event, and what the other did would be done twice."""
+    offsets = Interrupted(lambda: sqlite3.connect(file, timeout=10))
     engine = Engine(
         connect(messages, TOPIC),
         options("g", "key", 1, None, "earliest", "refuse", 2_000, 20_000, "1s", "20s", sql=True),
@@ -208,11 +230,10 @@ def test_an_event_of_before_a_partition_came_anew_counts_for_nothing(
         case "before it moves the offset":
             another_does(8)
         case "as it moves the offset":
-            monkeypatch.setattr(SqlSession, "move", before(SqlSession.move, lambda: another_does(0)))
+            offsets.acts.append(lambda: another_does(0))
         case _:
-            monkeypatch.setattr(SqlSession, "move", before(SqlSession.move, lambda: another_does(8)))
+            offsets.acts.append(lambda: another_does(8))
     outcome = worker._work(first)
-    monkeypatch.undo()
     assert not engine._moved, "it is looked at again where its own events find it moved"
     if outcome is not None:
         engine.settle(first, *outcome)
@@ -229,18 +250,6 @@ def test_an_event_of_before_a_partition_came_anew_counts_for_nothing(
     found = [int(str(n)) for (n,) in rows(file, "SELECT n FROM effects")]
     assert len(found) == len(set(found)) == len(records) - (0 if when == "as it moves the offset" else 8)
     engine.finish()
-
-
-def before(call: Callable[..., bool], act: Callable[[], None]) -> Callable[..., bool]:
-    """`act` happens just before the call, the first time."""
-    acts = [act]
-
-    def called(*given: object) -> bool:
-        if acts:
-            acts.pop()()
-        return call(*given)
-
-    return called
 
 
 def test_a_topic_made_anew_is_an_error(offsets: SqlOffsets, messages: MemoryMessages) -> None:

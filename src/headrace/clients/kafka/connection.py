@@ -77,6 +77,7 @@ PASSING = (
     KafkaError.REPLICA_NOT_AVAILABLE,
     KafkaError.KAFKA_STORAGE_ERROR,
     KafkaError._WAIT_COORD,
+    KafkaError._DESTROY_BROKER,  # its address changed, or it came back
 )
 FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 

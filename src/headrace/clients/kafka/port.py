@@ -91,6 +91,14 @@ class Cluster:
     topics: Mapping[str, TopicFacts]
 
 
+class Acknowledged(NamedTuple):
+    """Records that a send is certain of, in order. stamps: milliseconds at which their brokers appended them, which is
+    what a fetch will say; None where a producer stamped one of them."""
+
+    offsets: list[int]
+    stamps: list[int] | None
+
+
 class BrokerTime(NamedTuple):
     """What a broker's clock said, microseconds."""
 
@@ -114,8 +122,8 @@ class Sender(ABC):
     """
 
     @abstractmethod
-    def send(self, records: Sequence[Outgoing]) -> list[int]:
-        """Their offsets, in order, when all are acknowledged; inside a transaction they are not stable yet.
+    def send(self, records: Sequence[Outgoing]) -> Acknowledged:
+        """Where they lie, when all are acknowledged; inside a transaction they are not stable yet.
 
         Raises: LogError HR-0311 (unknown), HR-0343 (one is too large: none was sent), HR-0345 (the transaction must be
         aborted), HR-0340 (no broker answered, nothing was sent), HR-0341, HR-0342; FencedError HR-0344.

@@ -10,12 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
 from headrace.clients.kafka.connection import FENCED, IN_FLIGHT, LOOK_S, PATIENCE, Connection, Health, made
-from headrace.clients.kafka.port import GroupOffset, Headers, Outgoing, Place, Sender
+from headrace.clients.kafka.port import Acknowledged, GroupOffset, Headers, Outgoing, Place, Sender
 from headrace.clients.kafka.topics import Topics
 from headrace.core.errors import FencedError, HeadraceError, LogError
+from headrace.core.garbage import uncollected
 from headrace.core.times import Duration
 
 # A leader that is stopped by a signal takes 6.5 s to be left, a coordinator that died and its transaction as long again
@@ -41,6 +50,8 @@ _CERTAIN = (
     KafkaError.INVALID_TIMESTAMP,
     KafkaError.POLICY_VIOLATION,
 )
+_STAMPED_BY_OTHERS = -1  # instead of a stamp: the topic keeps that of who made the record
+_Report = tuple[int, int]  # offset and stamp
 # Of records that stood behind one that failed: they were never sent.
 _BEHIND = (KafkaError._PURGE_QUEUE, KafkaError._GAPLESS_GUARANTEE)
 
@@ -132,16 +143,16 @@ class ConfluentSender(Sender):
 
     # --- sends ---
 
-    def send(self, records: Sequence[Outgoing]) -> list[int]:
+    def send(self, records: Sequence[Outgoing]) -> Acknowledged:
         self._usable()
         groups = self._sized(records)
         producer = self._begun()
-        if len(groups) == 1:
-            return self._sent(producer, groups[0], first=True)
-        offsets: list[int] = []
-        for group in groups:
-            offsets += self._sent(producer, group, first=not offsets)
-        return offsets
+        reports: list[_Report] = []
+        with uncollected(len(records)):
+            for group in groups:
+                reports += self._sent(producer, group, first=not reports)
+        offsets, stamps = map(list, zip(*reports, strict=True)) if reports else ([], [])
+        return Acknowledged(offsets, None if _STAMPED_BY_OTHERS in stamps else stamps)
 
     def _sized(self, records: Sequence[Outgoing]) -> list[Sequence[Outgoing]]:
         """The records, in groups that may be on their way together: a batch is as large as its topic takes at most.
@@ -166,9 +177,9 @@ class ConfluentSender(Sender):
                 begin, total = index, size + _FRAME_BYTES
         return [*groups, records[begin:]]
 
-    def _sent(self, producer: Producer, records: Sequence[Outgoing], *, first: bool) -> list[int]:
+    def _sent(self, producer: Producer, records: Sequence[Outgoing], *, first: bool) -> list[_Report]:
         """first: nothing of the call was sent before."""
-        reports: dict[Place, list[int]] = {}
+        reports: dict[Place, list[_Report]] = {}
         failed: list[KafkaError] = []
         until = time.monotonic() + SEND_PATIENCE.micros / 1e6
         queued = self._queued(producer, records, reports, failed, until)
@@ -187,14 +198,14 @@ class ConfluentSender(Sender):
         self._health.well()
         if single:
             return only
-        rest = {place: iter(offsets) for place, offsets in reports.items()}
+        rest = {place: iter(reported) for place, reported in reports.items()}
         return [next(rest[each.place]) for each in records]
 
     def _queued(
         self,
         producer: Producer,
         records: Sequence[Outgoing],
-        reports: dict[Place, list[int]],
+        reports: dict[Place, list[_Report]],
         failed: list[KafkaError],
         until: float,
     ) -> int:
@@ -386,18 +397,20 @@ def _polled(producer: Producer, timeout_s: float) -> KafkaError | None:
     return None
 
 
-def _reporting(failed: list[KafkaError]) -> tuple[list[int], Callable[[KafkaError | None, Message], None]]:
-    """Offsets of a partition, in the order in which its records were queued: that is the order of the reports."""
-    offsets: list[int] = []
-    append = offsets.append
+def _reporting(failed: list[KafkaError]) -> tuple[list[_Report], Callable[[KafkaError | None, Message], None]]:
+    """Of a partition, in the order in which its records were queued: that is the order of the reports."""
+    reports: list[_Report] = []
+    append = reports.append
 
     def report(error: KafkaError | None, message: Message) -> None:
         if error is None:
-            append(message.offset())  # type: ignore[arg-type]  # a report has one
+            type, stamp = message.timestamp()
+            stamp = stamp if type == TIMESTAMP_LOG_APPEND_TIME else _STAMPED_BY_OTHERS
+            append((message.offset(), stamp))  # type: ignore[arg-type]  # a report has an offset
         else:
             failed.append(error)
 
-    return offsets, report
+    return reports, report
 
 
 def _headers_bytes(headers: Headers) -> int:

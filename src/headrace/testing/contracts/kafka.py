@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from headrace.clients.kafka.port import (
+    Acknowledged,
     Assignment,
     Fetched,
     Fetcher,
@@ -167,7 +168,7 @@ def check_records_come_back_as_they_went_in(under: KafkaUnderTest) -> None:
         Outgoing(one, b"gone", None, (), 1_700_000_000_124),
         Outgoing(two, bytes(range(256)), b"\0" * 50_000, (), 1_700_000_000_125),
     ]
-    assert under.sender().send(sent) == [0, 0, 1, 2, 1]
+    assert under.sender().send(sent) == Acknowledged([0, 0, 1, 2, 1], None), "their producer's stamps"
     reads = read_to_end(under.fetcher(one, two, client=under.again), one, two)
     for place in (one, two):
         wanted = [(each.key, each.value, each.headers, each.timestamp) for each in sent if each.place == place]
@@ -180,15 +181,17 @@ def check_records_come_back_as_they_went_in(under: KafkaUnderTest) -> None:
 
 def check_a_topic_may_stamp_its_records(under: KafkaUnderTest) -> None:
     (place,) = under.topic(message_timestamp_type="LogAppendTime")
-    under.sender().send([Outgoing(place, None, b"x", (), 5), Outgoing(place, None, b"y")])
+    sender = under.sender()
+    told = [sender.send([Outgoing(place, None, b"x", (), 5), Outgoing(place, None, b"y")]) for _ in range(2)]
     stamps = [each.timestamp for each in read_to_end(under.fetcher(place), place)[place].records]
-    assert 5 < stamps[0] <= stamps[1]
+    assert 5 < stamps[0] <= stamps[1] <= stamps[2]
+    assert [one.stamps for one in told] == [stamps[:2], stamps[2:]], "who sends is told what a fetch says"
 
 
 def check_nothing_to_send_is_nothing(under: KafkaUnderTest) -> None:
     (place,) = under.topic()
     sender = under.sender()
-    assert sender.send([]) == [] and sender.send(out(place, "a")) == [0]
+    assert sender.send([]) == Acknowledged([], []) and sender.send(out(place, "a")).offsets == [0]
 
 
 def check_the_end_is_told_each_time_that_it_is_reached(under: KafkaUnderTest) -> None:
@@ -198,7 +201,7 @@ def check_the_end_is_told_each_time_that_it_is_reached(under: KafkaUnderTest) ->
     assert (empty.records, empty.next, empty.ends) == ([], 0, 1)
     assert quiet(fetcher), "it was told already"
     for number in range(3):
-        assert sender.send(out(place, f"v{number}")) == [number]
+        assert sender.send(out(place, f"v{number}")).offsets == [number]
         read = read_to_end(fetcher, place)[place]
         assert (read.values, read.next, read.ends) == ([f"v{number}"], number + 1, 1)
         assert quiet(fetcher)
@@ -233,7 +236,7 @@ def check_many_records_keep_their_order(under: KafkaUnderTest) -> None:
     places = under.topic(partitions=3)
     fetcher = under.fetcher(*places)
     sent = [Outgoing(places[n % 3], b"%d" % n, b"%d" % n * 20) for n in range(12_000)]
-    offsets = under.sender().send(sent)
+    offsets = under.sender().send(sent).offsets
     assert offsets == [n // 3 for n in range(12_000)]
     reads: dict[Place, Read] = {}
     for _ in range(TRIES_MAX):
@@ -247,7 +250,7 @@ def check_many_records_keep_their_order(under: KafkaUnderTest) -> None:
 def check_two_senders_share_a_partition(under: KafkaUnderTest) -> None:
     (place,) = under.topic()
     senders = under.sender(), under.sender(client=under.again)
-    offsets = [offset for n in range(10) for offset in senders[n % 2].send(out(place, f"{n}a", f"{n}b"))]
+    offsets = [offset for n in range(10) for offset in senders[n % 2].send(out(place, f"{n}a", f"{n}b")).offsets]
     assert offsets == list(range(20))
     assert read_values(under, place) == [f"{n}{letter}" for n in range(10) for letter in "ab"]
 
@@ -271,10 +274,10 @@ def check_a_record_that_is_too_large_is_refused_with_all_of_its_call(under: Kafk
     with refused("HR-0343"):
         sender.send([*out(default, "a"), Outgoing(default, None, b"x" * 1_100_000)])
     assert under.client.spans([small, default]) == [Span(0, 0, 0)] * 2, "none was sent"
-    assert sender.send([*out(small, "a"), Outgoing(small, None, b"x" * 9_000)]) == [0, 1]
-    assert sender.send([Outgoing(default, None, b"x" * 1_000_000)]) == [0]
+    assert sender.send([*out(small, "a"), Outgoing(small, None, b"x" * 9_000)]).offsets == [0, 1]
+    assert sender.send([Outgoing(default, None, b"x" * 1_000_000)]).offsets == [0]
     many = [Outgoing(small, None, bytes([n]) * 3_000) for n in range(50)]
-    assert sender.send(many) == list(range(2, 52)), "many that fit one by one"
+    assert sender.send(many).offsets == list(range(2, 52)), "many that fit one by one"
 
 
 # --- transactions ---
@@ -285,9 +288,9 @@ def check_a_transaction_is_seen_when_it_is_committed(under: KafkaUnderTest) -> N
     sender, plain, fetcher = under.sender("x"), under.sender(), under.fetcher(one, two)
     plain.send(out(one, "before"))
     sender.begin()
-    assert sender.send(out(one, "a") + out(two, "b")) == [1, 0]
-    assert sender.send(out(one, "c")) == [2]
-    assert plain.send(out(one, "behind")) == [3], "others go on meanwhile"
+    assert sender.send(out(one, "a") + out(two, "b")).offsets == [1, 0]
+    assert sender.send(out(one, "c")).offsets == [2]
+    assert plain.send(out(one, "behind")).offsets == [3], "others go on meanwhile"
     read = read_to_end(fetcher, one, two)
     assert read[one].values == ["before"] and read[one].next == 1 and read[two].values == []
     assert quiet(fetcher)
@@ -305,12 +308,12 @@ def check_an_aborted_transaction_is_passed_by(under: KafkaUnderTest) -> None:
     sender, fetcher = under.sender("x"), under.fetcher(place)
     assert read_to_end(fetcher, place)[place].next == 0
     sender.begin()
-    assert sender.send(out(place, "gone", "too")) == [0, 1]
+    assert sender.send(out(place, "gone", "too")).offsets == [0, 1]
     sender.abort()
     read = read_to_end(fetcher, place)[place]
     assert (read.values, read.next) == ([], 3) and under.client.spans([place]) == [Span(0, 3, 3)]
     sender.begin()
-    assert sender.send(out(place, "stays")) == [3]
+    assert sender.send(out(place, "stays")).offsets == [3]
     sender.commit()
     read = read_to_end(fetcher, place)[place]
     assert ([each.offset for each in read.records], read.values, read.next) == ([3], ["stays"], 5)
@@ -466,7 +469,7 @@ def check_topics_are_made_found_and_deleted(under: KafkaUnderTest) -> None:
     again = under.client.create(made.name, partitions=1, settings={})
     assert again.id != made.id and again.partitions == 1
     place = Place(again.name, 0)
-    assert under.client.spans([place]) == [Span(0, 0, 0)] and under.sender().send(out(place, "new")) == [0]
+    assert under.client.spans([place]) == [Span(0, 0, 0)] and under.sender().send(out(place, "new")).offsets == [0]
     assert read_values(under, place) == ["new"]
 
 
@@ -494,7 +497,7 @@ def check_partitions_are_added(under: KafkaUnderTest) -> None:
     under.client.alter(one.topic)
     three = Place(one.topic, 2)
     assert under.again.cluster(under.prefix).topics[one.topic].partitions == 3
-    assert sender.send(out(three, "b") + out(one, "c")) == [0, 1]
+    assert sender.send(out(three, "b") + out(one, "c")).offsets == [0, 1]
     fetcher.seek(three, 0)
     reads = read_to_end(fetcher, one, three)
     assert reads[one].values == ["a", "c"] and reads[three].values == ["b"]

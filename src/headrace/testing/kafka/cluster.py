@@ -37,9 +37,9 @@ class KafkaCluster:
 
     folder: private to it; one that holds a cluster already is gone on with, as it was made. For a new one: brokers, 1
     to 8, up to three of which vote; settings, lines of server.properties that win over ours; users, names and passwords
-    for `sasl_bootstrap`; tls, which `tls_bootstrap` speaks, with a password where there are users. Nodes end with this
-    process, also when it is killed (SIGKILL), and not with the thread that started them. Methods may be called from any
-    thread, one at a time.
+    for `sasl_bootstrap`; tls, which `tls_bootstrap` speaks, with a password where there are users; long_lived, that
+    nodes run code of Java's second compiler, too. Nodes end with this process, also when it is killed (SIGKILL), and
+    not with the thread that started them. Methods may be called from any thread, one at a time.
 
     Raises (`with`): MissingExtraError HR-0911 (Java or Maven), KafkaClusterError HR-0912, HR-0914 to HR-0918,
     UsageError HR-0910.
@@ -56,6 +56,7 @@ class KafkaCluster:
         users: Mapping[str, str] | None = None,
         tls: bool = False,
         heap_mb: int = HEAP_MB,
+        long_lived: bool = False,
         patience: Duration = PATIENCE,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -67,6 +68,7 @@ class KafkaCluster:
         self._users = dict(users_checked(users or {}))
         self._tls = tls
         self._heap_mb = heap_mb
+        self._long_lived = long_lived
         self._patience = patience
         self._say = say
         self._open: tuple[Nodes, ExitStack] | None = None
@@ -85,6 +87,7 @@ class KafkaCluster:
                 settings=self._settings,
                 users=self._users,
                 heap_mb=self._heap_mb,
+                long_lived=self._long_lived,
                 tls=self._tls,
             )
             nodes = Nodes(folder, cluster, leash=True)

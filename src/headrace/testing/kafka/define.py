@@ -66,6 +66,7 @@ class Layout:
 
     cluster_id: 22 characters, as Kafka writes a UUID. ports_from: its block of ports. settings: lines of
     server.properties that win over ours. users: names and passwords for the ports that ask for one (SCRAM-SHA-512).
+    long_lived: nodes run code of Java's second compiler, too.
     tls: these ports speak TLS. The other ports ask for no password and speak plain text.
     """
 
@@ -76,6 +77,7 @@ class Layout:
     settings: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[str, str] = field(default_factory=dict)
     heap_mb: int = HEAP_MB
+    long_lived: bool = False
     tls: bool = False
 
     @property

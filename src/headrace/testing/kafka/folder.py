@@ -111,6 +111,7 @@ def make_layout(
     settings: Mapping[str, str],
     users: Mapping[str, str],
     heap_mb: int,
+    long_lived: bool = False,
     tls: bool = False,
 ) -> Layout:
     """A new cluster in this folder, its ports chosen: free now, and kept from every other cluster of this user, running
@@ -121,7 +122,15 @@ def make_layout(
         # Another user's clusters are not in our register, so the way begins somewhere else for each folder.
         for block in port_blocks(zlib.crc32(os.fsencode(folder)), _taken(register, folder)):
             made = layout(
-                name, brokers, ports_from=block, ids=ids, settings=settings, users=users, heap_mb=heap_mb, tls=tls
+                name,
+                brokers,
+                ports_from=block,
+                ids=ids,
+                settings=settings,
+                users=users,
+                heap_mb=heap_mb,
+                long_lived=long_lived,
+                tls=tls,
             )
             if not ports_in_use(made.ports):
                 _write(register / str(block), os.fsencode(folder))

@@ -6,18 +6,17 @@ two processes that need it at once fetch it once. Touches: the cache folder, `ja
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace import locked as kernel
 from headrace.core.errors import MissingExtraError
 from headrace.testing.kafka.define import JAVA_VERSION_MIN, KAFKA_VERSION, KafkaClusterError
 from headrace.testing.kafka.plan import java_version
@@ -160,20 +159,12 @@ def _first_complaint(said: str) -> str:
 def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of this file's name, until the end of the block or of the process. wait: else it yields False at
     once where another has it. Raises: KafkaClusterError HR-0917 where its folder cannot be written."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise unusable(file.parent, error) from error
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+            mine = stack.enter_context(kernel.locked(file, wait=wait))
+        except OSError as error:
+            raise unusable(file.parent, error) from error
+        yield mine
 
 
 def unusable(folder: Path, error: OSError) -> KafkaClusterError:

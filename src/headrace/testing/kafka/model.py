@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 from headrace.clients.kafka.port import (
+    Acknowledged,
     Assignment,
     BrokerTime,
     Cluster,
@@ -120,7 +121,7 @@ class KafkaModel:
         self._producers += 1
         return self._producers
 
-    def produce(self, place: Place, producer: int, first: int, records: Sequence[Outgoing]) -> int:
+    def produce(self, place: Place, producer: int, first: int, records: Sequence[Outgoing]) -> Acknowledged:
         """A batch of an idempotent producer. Raises: NotFoundError, LogError HR-0340 where it is out of order."""
         held = self.partition(place)
         stamps = self._stamps(place, held, records)
@@ -128,8 +129,7 @@ class KafkaModel:
             offset = held.append(records, stamps, producer=producer, epoch=0, first=first, open=False)
         except OutOfOrderError:
             raise unreachable(f"a batch to {place.topic}/{place.partition} is out of order") from None
-        self._typed(place, held, range(offset, offset + len(records)))
-        return offset
+        return self._acknowledged(place, held, range(offset, offset + len(records)))
 
     def initialise(self, id: str, timeout: Duration) -> tuple[int, int]:
         """A producer with this transactional id and its epoch: what an older one left open is given up."""
@@ -146,7 +146,7 @@ class KafkaModel:
         held.ended = None
         return held.producer, held.epoch
 
-    def write(self, id: str, epoch: int, place: Place, first: int, records: Sequence[Outgoing]) -> int:
+    def write(self, id: str, epoch: int, place: Place, first: int, records: Sequence[Outgoing]) -> Acknowledged:
         """A batch within a transaction, which begins with it. Raises: FencedError; LogError HR-0345 where the
         coordinator gave the transaction up."""
         held = self.transactional[id]
@@ -158,10 +158,9 @@ class KafkaModel:
             offset = partition.append(records, stamps, producer=held.producer, epoch=epoch, first=first, open=True)
         except (OutOfOrderError, StaleEpochError):
             raise given_up("a batch came out of order") from None
-        self._typed(place, partition, range(offset, offset + len(records)))
         held.begin(self.clock.now())
         held.places[place] = None
-        return offset
+        return self._acknowledged(place, partition, range(offset, offset + len(records)))
 
     def join(self, id: str, epoch: int, group: str, offsets: Mapping[Place, GroupOffset]) -> None:
         """A group's offsets within a transaction, which begins with them if nothing was written. Raises as `write`."""
@@ -253,10 +252,17 @@ class KafkaModel:
     def _append_time(self, topic: str) -> bool:
         return self.topics[topic].settings.get("message.timestamp.type") == LOG_APPEND_TIME
 
-    def _typed(self, place: Place, held: ModelPartition, offsets: range) -> None:
-        """A batch keeps the type of its timestamps, whatever the topic is set to later."""
+    def _acknowledged(self, place: Place, held: ModelPartition, offsets: range) -> Acknowledged:
+        """What a producer is told of a batch, which keeps the type of its timestamps, whatever the topic is set to
+        later. One that came before has the stamps of then."""
         if not self._append_time(place.topic):
             held.created.update(offsets)
+        there = [held.entries[offset - held.start] for offset in offsets]
+        known = held.created.isdisjoint(offsets)
+        return Acknowledged(
+            list(offsets),
+            [record.timestamp for record in there if record is not None] if known and all(there) else None,
+        )
 
     def _stamps(self, place: Place, held: ModelPartition, records: Sequence[Outgoing]) -> list[int]:
         if self._append_time(place.topic):

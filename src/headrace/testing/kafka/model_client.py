@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from headrace.clients.kafka.port import (
+    Acknowledged,
     Assignment,
     BrokerTime,
     Cluster,
@@ -31,6 +32,7 @@ from headrace.testing.kafka.model_wire import Direct, Kind, Wire, deadline, fenc
 SESSION_TIMEOUT = Duration.parse("6s")
 BATCH_RECORDS = 1_000
 SETTLED_WITHIN = Duration.parse("10s")  # that a client waits for another's transaction to end
+_NOT_TAKEN = (-1, None)
 POLLS_A_SESSION = 3  # signs of life while a member waits
 
 
@@ -133,7 +135,7 @@ class ModelSender(Sender):
                 Kind.START, "initialise", lambda: self._model.initialise(id, client.transaction_timeout)
             )
 
-    def send(self, records: Sequence[Outgoing]) -> list[int]:
+    def send(self, records: Sequence[Outgoing]) -> Acknowledged:
         self._alive()
         if self._id is not None and not self._open:
             raise ValueError("a sender with a transactional id sends within a transaction")
@@ -152,40 +154,48 @@ class ModelSender(Sender):
         for index, record in enumerate(records):
             self._model.partition(record.place)
             by_place.setdefault(record.place, []).append(index)
-        offsets = [-1] * len(records)
+        taken: list[tuple[int, int | None]] = [_NOT_TAKEN] * len(records)
         errors: list[LogError] = []
         for place, indices in by_place.items():
-            errors += self._send_place(place, [records[i] for i in indices], indices, offsets)
+            errors += self._send_place(place, [records[i] for i in indices], indices, taken)
         if errors:
-            raise self._worst(errors, any(offset >= 0 for offset in offsets))
-        return offsets
+            raise self._worst(errors, any(each is not _NOT_TAKEN for each in taken))
+        stamps = [stamp for _, stamp in taken if stamp is not None]
+        return Acknowledged([offset for offset, _ in taken], stamps if len(stamps) == len(taken) else None)
 
     def _send_place(
-        self, place: Place, records: Sequence[Outgoing], indices: Sequence[int], offsets: list[int]
+        self,
+        place: Place,
+        records: Sequence[Outgoing],
+        indices: Sequence[int],
+        taken: list[tuple[int, int | None]],
     ) -> list[LogError]:
         """Batch by batch, until one fails: what comes behind it is not sent."""
         for begin in range(0, len(records), self._client.batch):
             part = records[begin : begin + self._client.batch]
             try:
-                offset = self._batch(place, self._next.get(place, 0), part)
+                found = self._batch(place, self._next.get(place, 0), part)
             except FencedError:
                 self._dead = "it was fenced"
                 raise
             except LogError as error:
                 return [error]
             self._next[place] = self._next.get(place, 0) + len(part)
-            for place_in, index in enumerate(indices[begin : begin + len(part)]):
-                offsets[index] = offset + place_in
+            stamps: Sequence[int | None] = found.stamps or [None] * len(part)
+            for index, one in zip(
+                indices[begin : begin + len(part)], zip(found.offsets, stamps, strict=True), strict=True
+            ):
+                taken[index] = one
         return []
 
-    def _batch(self, place: Place, first: int, part: Sequence[Outgoing]) -> int:
+    def _batch(self, place: Place, first: int, part: Sequence[Outgoing]) -> Acknowledged:
         name = f"{place.topic}/{place.partition}"
         if self._id is None:
             producer = self._producer
             return self._wire.call(Kind.PRODUCE, name, lambda: self._model.produce(place, producer, first, part))
         id, epoch = self._id, self._epoch
 
-        def write() -> int:
+        def write() -> Acknowledged:
             self._model.settle()
             return self._model.write(id, epoch, place, first, part)
 

@@ -49,6 +49,7 @@ def layout(
     settings: Mapping[str, str],
     users: Mapping[str, str],
     heap_mb: int,
+    long_lived: bool = False,
     tls: bool = False,
 ) -> Layout:
     """A new cluster. ids: UUIDs as Kafka writes them, the cluster's first, then one a node."""
@@ -71,6 +72,7 @@ def layout(
         settings=dict(settings),
         users=dict(users),
         heap_mb=heap_mb,
+        long_lived=long_lived,
         tls=tls,
     )
 
@@ -228,8 +230,9 @@ def node_command(java: str, libs: str, cluster: Layout, folder: str, *, logging:
     """Runs a node. folder: its own, which marks its process. logging: log4j's configuration."""
     return (
         java, f"{MARK}{folder}", f"-Xmx{cluster.heap_mb}m", "-Xms64m", "-XX:+UseG1GC",
-        # The second compiler takes most of a processor at first; most of these nodes do not live to gain by it.
-        "-XX:TieredStopAtLevel=1",
+        # The second compiler takes most of a processor at first; what lives for longer than a minute gains by it: its
+        # requests cost half.
+        *(() if cluster.long_lived else ("-XX:TieredStopAtLevel=1",)),
         # Nothing of a node lies outside its folder, so that a kill leaves nothing behind: no counters, no native
         # libraries in the machine's folder for temporary files.
         "-XX:-UsePerfData", f"-Djava.io.tmpdir={folder}/tmp", "-XX:+ExitOnOutOfMemoryError",
