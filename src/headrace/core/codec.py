@@ -296,7 +296,7 @@ def rows_to_batch(schema: Schema, rows: Sequence[tuple[Physical, ...]]) -> pa.Re
     """Rows of physical values in declared order as an Arrow batch; nullability is not checked here."""
     columns: Iterable[Sequence[Physical]] = zip(*rows, strict=True) if rows else [() for _ in schema.fields]
     arrays = [physical_array(list(column), f.type) for f, column in zip(schema.fields, columns, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([pa.field(f.name, f.type.arrow) for f in schema.fields]))
+    return pa.RecordBatch.from_arrays(arrays, names=list(schema.names))
 
 
 def batch_to_rows(schema: Schema, batch: pa.RecordBatch) -> list[tuple[Physical, ...]]:

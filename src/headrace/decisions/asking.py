@@ -7,6 +7,7 @@ has the points. Touches the features that it is handed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from headrace.core.errors import StateError
 from headrace.core.points import Cut, Partition
@@ -19,7 +20,7 @@ from headrace.decisions.present import PresentCuts
 from headrace.decisions.record import DecisionRecord, Flag, ViewPoint
 from headrace.log.define import Topic
 
-_TOO_OLD = "HR-0541"
+_TOO_OLD, _ELSEWHERE = "HR-0541", "HR-0548"
 
 
 class Asking:
@@ -32,6 +33,7 @@ class Asking:
         self._places = tuple(place for place, view in enumerate(version.views) if not view.held)
         self._views = tuple(version.views[place].name for place in self._places)
         self._all_here = len(self._places) == len(version.views)
+        self._beside = tuple(place for place in self._places if request.name not in version.views[place].topics)
         self._askers: dict[Partition, AskAt] = {}
 
     def ask(
@@ -77,6 +79,20 @@ class Asking:
         elsewhere = {place: (point.cut, point.staleness) for place, point in held.items()}
         return answers, present.text(partition, offset, staleness, absent, elsewhere)
 
+    def ask_beside(self, partition: Partition, offset: int, row: Row, t: Instant) -> dict[int, Answer]:
+        """By place, the answers of views that read nothing of the requests' topic, at the present cut. A request that
+        lies in the log is no event of theirs, so they are asked where they stand; of the others its own row would have
+        to be taken out again. Left out is also who no longer holds what a read at t would see."""
+        found: dict[int, Answer] = {}
+        for place in self._beside:
+            name = self._version.views[place].name
+            try:
+                (found[place],) = self._features.asker((name,), self._request, partition)(offset, row, t)
+            except StateError as error:
+                if error.code not in (_TOO_OLD, _ELSEWHERE):
+                    raise
+        return found
+
     def _ask_each(
         self, partition: Partition, offset: int, row: Row, t: Instant, ahead: int
     ) -> tuple[tuple[Answer, ...], dict[int, str]]:
@@ -99,21 +115,28 @@ def ask_again(
     recompute: Recompute,
     left: Sequence[tuple[Partition, Logged]],
     points: Sequence[Sequence[ViewPoint]],
+    known: Sequence[Mapping[int, Answer]],
 ) -> list[list[Answer]]:
     """The views' answers to requests that are in the log undecided. points: of each request where each view is asked,
-    or why it gives no answer. One call of `recompute`."""
-    questions = [
-        Question(
-            request=partition,
-            offset=logged.offset,
-            row=logged.row,
-            t=logged.event_time,
-            cuts=tuple(point.cut if point.absent is None else None for point in asked),
-        )
-        for (partition, logged), asked in zip(left, points, strict=True)
+    or why it gives no answer. known: of each request the answers that were given there already, by the view's place.
+    What is left is asked by at most one call of `recompute`, which reads the views' topics whole."""
+    cuts = [
+        tuple(None if point.absent is not None or place in given else point.cut for place, point in enumerate(asked))
+        for asked, given in zip(points, known, strict=True)
     ]
-    found = recompute([view.name for view in version.views], questions)
-    return [[version.absent(i) if one is None else one for i, one in enumerate(answers)] for answers in found]
+    questions = [
+        Question(request=partition, offset=logged.offset, row=logged.row, t=logged.event_time, cuts=asked)
+        for (partition, logged), asked in zip(left, cuts, strict=True)
+    ]
+    views = [place for place in range(len(version.views)) if any(asked[place] is not None for asked in cuts)]
+    answers = [
+        {p: given[p] for p in given if asked[p].absent is None} for given, asked in zip(known, points, strict=True)
+    ]
+    if views:
+        some = [replace(question, cuts=tuple(question.cuts[place] for place in views)) for question in questions]
+        for found, each in zip(answers, recompute([version.views[place].name for place in views], some), strict=True):
+            found.update((place, one) for place, one in zip(views, each, strict=True) if one is not None)
+    return [[found[i] if i in found else version.absent(i) for i in range(len(version.views))] for found in answers]
 
 
 def retried_record(

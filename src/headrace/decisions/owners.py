@@ -384,7 +384,7 @@ class OwnedDecider(Decides):
         return True
 
     def _decide_left(self, left: Sequence[Asked]) -> list[Computed]:
-        self._views.look()
+        self._views.stand({}, moved=True)  # nobody is asked: a broker that is silent would keep the others waiting
         at, cuts = self._clock.now(), self._views.cuts()
         owned = [self._owned[one.partition.index] for one in left]
         absent = [dict.fromkeys(each.views_behind(self._views.ends, self.version.views), STALE_OWNER) for each in owned]
@@ -393,7 +393,8 @@ class OwnedDecider(Decides):
             points_at(cuts, max(0, logged.available_at - self._views.looked), without, held)
             for (_, logged), without, held in zip(there, absent, self._ask_held(left), strict=True)
         ]
-        found = ask_again(self.version, self._recompute, there, points)
+        beside = [self._views.ask_beside(where, each.offset, each.row, each.event_time) for where, each in there]
+        found = ask_again(self.version, self._recompute, there, points, beside)
         computed = []
         for one, each, (_, logged), answers, said in zip(left, owned, there, found, points, strict=True):
             record = retried_record(

@@ -363,7 +363,8 @@ class Decider(Decides):
             said = records.from_row(row_at(self._log, self._record_topic.topic, place, found).row, self._topic.name)
             return made_before(said, self._id_of(row))
         points = points_at(self._present.cuts(), max(0, logged.available_at - proven), {})
-        (answers,) = ask_again(self.version, self._recompute, [(partition, logged)], [points])
+        beside = self._asking.ask_beside(partition, offset, row, logged.event_time)
+        (answers,) = ask_again(self.version, self._recompute, [(partition, logged)], [points], [beside])
         record = retried_record(
             self.version,
             partition,

@@ -142,6 +142,11 @@ class StandingViews:
         staleness = max(0, available_at - self.looked)
         return self._asking.ask(partition, offset, row, t, staleness, self._present, behind=behind, held=held)
 
+    def ask_beside(self, partition: Partition, offset: int, row: Row, t: Instant) -> Mapping[int, Answer]:
+        """Answers to a request that lies in the log already, at the present cut: those that can be given where the
+        views stand, by the view's place."""
+        return self._asking.ask_beside(partition, offset, row, t)
+
     def pass_by(self, partition: Partition, offset: int, row: Row, *, t: int, available_at: int, verdict: int) -> None:
         """The request at whose offset they stand is an event like any other from now on."""
         if self._follows_requests:

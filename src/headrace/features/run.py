@@ -261,13 +261,15 @@ class FeatureState:
 
         To be called when everything before `offset` was taken, but for the `ahead` rows just before it, which change no
         value that is asked (see `touches`), and the request itself was not: it enters by overlay alone (SEMANTICS
-        1.1). Raises: NotFoundError HR-0547 for an unknown view; DefinitionError HR-0540 where the
-        topic names no entity of it. The closure raises StateError HR-0541 (TOO_OLD), HR-0548 (the state stands
-        elsewhere).
+        1.1); at any time, where none of the views reads the request's topic. Raises: NotFoundError HR-0547 for an
+        unknown view; DefinitionError HR-0540 where the topic names no entity of it. The closure raises StateError
+        HR-0541 (TOO_OLD), HR-0548 (the state stands elsewhere).
         """
         asks = self._asks(views, request)
         index = partition.index
-        if request.name not in self.topic_states:
+        held = self.topic_states.get(request.name)
+        chosen = {id(self._view(name)) for name in views}
+        if held is None or not (held.readers or any(id(view) in chosen for view, _ in held.sources)):
             return lambda offset, row, t, ahead=0: tuple([ask(row, t, index, offset) for ask in asks])
         feed = self._feed(partition, 0)
 

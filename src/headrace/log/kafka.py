@@ -114,7 +114,7 @@ class KafkaLog(Log):
         self._replication = replicas(settings.replication, brokers=cluster.brokers)
         name = settings.prefix + registry.NAME
         if name not in cluster.topics:
-            self._create(name, 1, Payload.JSON, None)
+            self._begin(name)
         self._clock = clock
         self._following = Following(
             client,
@@ -209,6 +209,14 @@ class KafkaLog(Log):
             )
         self._client.alter(name, settings=self._settings_of(topic))
         return facts
+
+    def _begin(self, name: str) -> None:
+        """Make the registry's topic, unless another was first, or the broker that was asked has just come back and did not know it."""
+        try:
+            self._create(name, 1, Payload.JSON, None)
+        except LogError as error:
+            if error.code != "HR-0348":
+                raise
 
     def _create(self, name: str, partitions: int, form: Payload, retention: Duration | None) -> TopicFacts:
         settings = form_settings(form, retention, min_insync_replicas=in_sync(self._replication))

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.clients.kafka.port import Place, Record
-from headrace.core.codec import partitions_of
+from headrace.core.codec import instants, partitions_of
 from headrace.core.errors import StateError
 from headrace.core.points import Partition
 from headrace.core.schema import Schema
@@ -416,8 +416,8 @@ def with_system(found: Decoded, judged: Judged) -> pa.RecordBatch:
     """Rows as the log's port gives them."""
     system = [
         pa.array(found.positions),
-        pa.array(judged.available_at).cast(SYSTEM_COLUMNS[1].type),
-        pa.array(judged.event_times).cast(SYSTEM_COLUMNS[2].type),
+        instants(judged.available_at),
+        instants(judged.event_times),
         pa.array(judged.verdicts, pa.uint8()),
     ]
     schema = pa.schema([*SYSTEM_COLUMNS, *found.rows.schema])

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from headrace.clients.kafka.port import Fetched, Fetcher, KafkaClient, Place
-from headrace.core.errors import HeadraceError
+from headrace.core.errors import HeadraceError, LogError
 from headrace.core.times import ZERO, Duration
 
 KEEP_SECONDS = 60.0  # that a partition is hurried since somebody waited for it
@@ -88,3 +88,14 @@ class Fetchers(Fetcher):
             del self._hurried[place]
             if place in self._next:
                 self._gathering.seek(place, self._next[place])
+
+
+def unread(place: Place, detail: str, patience: Duration) -> LogError:
+    """HR-0349."""
+    return LogError(
+        "HR-0349",
+        f"{place.topic}/{place.partition} could not be read in time",
+        detail=f"{detail} after {patience}",
+        hint="is its leader up? headrace dev kafka status, or kafka-topics --describe",
+        retryable=True,
+    )

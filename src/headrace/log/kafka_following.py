@@ -27,7 +27,7 @@ from headrace.log.kafka_control import NAME as CONTROL
 from headrace.log.kafka_control import Control, anchor_slots
 from headrace.log.kafka_derived import DerivedFeed, unbound
 from headrace.log.kafka_feed import Anchor, Feed, conformed, with_system
-from headrace.log.kafka_fetchers import Fetchers
+from headrace.log.kafka_fetchers import Fetchers, unread
 from headrace.log.kafka_halts import Halts
 from headrace.log.kafka_registry import Import, Registered, Registry
 from headrace.log.kafka_rows import below, decoded, offset_of, parts, position, since, without
@@ -40,6 +40,7 @@ Codecs = Callable[[Topic, bool], EventCodec]  # of a definition; whether its row
 SLICE = Duration.parse("10ms")  # of a fetch that waits: others want to fetch too
 PATIENCE = Duration.parse("30s")  # until rows that are stable have been read; K8's longest silence of a leader is 6.5 s
 RECORDS = 10_000
+MISSED_S = (0.1, 0.2, 0.4, 0.8)  # pauses, while a topic that was declared is missing
 PASSED_BY = 500  # records of its own, taken: from so many on it costs less to seek past them than to fetch them in vain
 
 
@@ -187,7 +188,7 @@ class Following:
     def _made(self, partition: Partition) -> tuple[Feed, Span]:
         held = self.find(partition)
         place = self.place(held, partition.index)
-        self.check_id(held, self.client.cluster(self.prefix))
+        self.check_id(held, self._cluster(held))
         if held.kafka_id not in self._settled:
             self.check_settings(held)
             self._settled.add(held.kafka_id)
@@ -206,6 +207,15 @@ class Following:
             anchor=None if derived else self._anchor(held, partition.index, span.start),
         )
         return made, span
+
+    def _cluster(self, held: Registered) -> Cluster:
+        """A broker that has just come back may not know all topics yet: where it misses one it is asked again."""
+        for pause_s in MISSED_S:
+            found = self.client.cluster(self.prefix)
+            if self.prefix + held.topic.name in found.topics:
+                return found
+            time.sleep(pause_s)
+        return self.client.cluster(self.prefix)
 
     def _followed(self, feed: Feed) -> Feed:
         self.feeds[feed.partition] = self._by_place[feed.place] = feed
@@ -573,17 +583,6 @@ class Following:
                     raise unread(place, f"expected to reach offset {end}, at {offset}", PATIENCE)
         finally:
             fetcher.close()
-
-
-def unread(place: Place, detail: str, patience: Duration) -> LogError:
-    """HR-0349."""
-    return LogError(
-        "HR-0349",
-        f"{place.topic}/{place.partition} could not be read in time",
-        detail=f"{detail} after {patience}",
-        hint="is its leader up? headrace dev kafka status, or kafka-topics --describe",
-        retryable=True,
-    )
 
 
 def _has(held: Registered, index: int) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 import headrace as hr
 from headrace.clients.kafka.define import KafkaSettings
-from headrace.clients.kafka.port import Outgoing, Place
+from headrace.clients.kafka.port import Cluster, Outgoing, Place
 from headrace.core.codec import partition_of
 from headrace.core.errors import LogError
 from headrace.core.points import Partition
@@ -144,6 +145,25 @@ def test_who_appended_reads_what_others_appended_before_it() -> None:
     (done,) = here.append([Append(partition=partition, rows=[(1, 7)])], atomic=False)
     assert wire.times and done.offset == 2 and done.verdicts.tolist() == [int(Verdict.DUPLICATE)]
     assert [row["order"] for row in rows_of(here, partition)] == [0, 1, 1]
+
+
+class Forgetful(ModelClient):
+    """Of a broker that has just come back: it knows no topics yet, so many times that it is asked."""
+
+    times = 2
+
+    def cluster(self, prefix: str = "") -> Cluster:
+        found = super().cluster(prefix)
+        self.times -= 1
+        return found if self.times < 0 else replace(found, topics={})
+
+
+def test_a_broker_that_has_just_come_back_may_not_know_all_topics() -> None:
+    model = KafkaModel(ManualClock(START))
+    here, _, partition = both_of(model, Busy())
+    here.append([Append(partition=partition, rows=[(0, 7)])])
+    log = KafkaLog(Forgetful(model), settings=KafkaSettings(bootstrap="model:1"), clock=ManualClock(START))
+    assert [row["order"] for row in rows_of(log, partition)] == [0]
 
 
 def test_what_lies_in_a_wrong_partition_moves_the_running_maximum_however_it_is_read() -> None:
