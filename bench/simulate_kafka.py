@@ -18,12 +18,14 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from headrace.clients.kafka.port import Acknowledged, Outgoing, Place, Record
 from headrace.core.errors import HeadraceError, LogError
 from headrace.core.points import Cut
 from headrace.decisions import claims, owned, owners, standing
 from headrace.decisions.port import Features
 from headrace.log import kafka, plan
 from headrace.log.kafka_exclusive import KafkaExclusive
+from headrace.log.kafka_following import Following
 from headrace.log.port import CARRIED, Append, Appended, Exclusive, Log, TopicState, Verdict
 from headrace.stream import plan as stream_plan
 from headrace.stream.proving import Proving
@@ -253,6 +255,22 @@ class _WithoutEvents:
         return getattr(self._log, name)
 
 
+def own_records_are_taken_behind_a_gap() -> Replaced:
+    """What was acknowledged is taken for read, whatever lies before it (K1.6, docs/adr/0025)."""
+
+    def hasty(self: Following, records: Sequence[Outgoing], found: Acknowledged) -> None:
+        by: dict[Place, list[Record]] = {}
+        for sent, offset, stamp in zip(records, found.offsets, found.stamps or (), strict=found.stamps is not None):
+            by.setdefault(sent.place, []).append(Record(offset, stamp, sent.key, sent.value, sent.headers))
+        with self.lock:
+            for place, own in by.items():
+                feed = self._by_place.get(place)
+                if feed is not None and feed.next <= own[0].offset:
+                    feed.take(own, own[-1].offset + 1)
+
+    return [(Following, "take_own", hasty)]
+
+
 def lost_claims_are_kept() -> Replaced:
     """Whoever claimed once decides for ever, and calls its own records valid."""
     standings = owners.read_records
@@ -379,6 +397,7 @@ GUARDS: Mapping[str, Callable[[], Replaced]] = {
         duplicates_are_decided,
         duplicates_count,
         views_are_not_read_to_the_end,
+        own_records_are_taken_behind_a_gap,
         lost_claims_are_kept,
         offsets_are_committed_apart,
         committed_is_asked_before_the_fence,

@@ -211,7 +211,7 @@ class KafkaLog(Log):
         return facts
 
     def _begin(self, name: str) -> None:
-        """Make the registry's topic, unless another was first, or the broker that was asked has just come back and did not know it."""
+        """Make the registry's topic, unless another was first, or the broker that was asked did not know it yet."""
         try:
             self._create(name, 1, Payload.JSON, None)
         except LogError as error:
