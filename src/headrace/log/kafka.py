@@ -1,8 +1,8 @@
 """The log's port over a Kafka cluster: what one SQLite file does, for several processes as equals.
 
 The one idea: Kafka says where a row lies and when it came; what the law says of it follows from what lies before it in
-its partition, so every process that reads judges alike (log/kafka_feed.py), and an append is done when it was read
-back. What one file decides by one commit is decided here by the order of one partition. docs/KAFKA.md has the
+its partition, so every process that reads judges alike (log/kafka_feed.py), and an append is done when all up to it was
+read. What one file decides by one commit is decided here by the order of one partition. docs/KAFKA.md has the
 protocols. Touches the cluster through its client; has no thread of its own.
 """
 

@@ -34,6 +34,9 @@ from headrace.core.times import Duration
 _GATHERING = {"fetch.min.bytes": 32 << 10, "fetch.wait.max.ms": 50}
 _EAGER = {"fetch.min.bytes": 1, "fetch.wait.max.ms": 50}
 _AHEAD_KILOBYTES = 64 << 10
+# Of a partition in an answer. With the default of 1 MiB each record in Arrow form is an answer of its own, and a reader
+# of many waits for a broker between any two: a fifth of its time.
+_FETCH_BYTES = 8 << 20
 # Where nothing comes, the cluster is asked so often whether the topics are still there, and given as long to answer:
 # a topic that was deleted, or a cluster that is down, is known within 10 s.
 _ASK_S = 4.0
@@ -70,6 +73,7 @@ class ConfluentFetcher(Fetcher):
             "fetch.error.backoff.ms": 50,
             "fetch.queue.backoff.ms": 10,
             "queued.max.messages.kbytes": _AHEAD_KILOBYTES,
+            "fetch.message.max.bytes": _FETCH_BYTES,
         }
         self._consumer: Consumer | None = made(connection, lambda: Consumer(properties, logger=connection.logger))
         self._next: dict[Place, int] = {}
