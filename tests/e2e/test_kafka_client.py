@@ -106,7 +106,7 @@ def test_a_password_opens_and_a_wrong_one_is_said_in_time(
     url = f"kafka://headrace@{guarded.sasl_bootstrap}"
     right = client_of(url)
     place = new_place(right)
-    assert right.sender().send(records(place, b"a")) == [0]
+    assert right.sender().send(records(place, b"a")).offsets == [0]
     assert right.cluster().id == guarded.cluster_id
     wrong = client_of(url, WRONG)
     fetcher = wrong.fetcher()
@@ -196,15 +196,15 @@ def test_a_sender_sends_on_after_what_was_refused(guarded: KafkaCluster, client_
     """What is certain ends no sender. The limit is lowered behind the client's back, so that the broker refuses."""
     client, other = client_of(f"kafka://{guarded.bootstrap}"), client_of(f"kafka://{guarded.bootstrap}")
     place, sender = new_place(client), client.sender()
-    assert sender.send(records(place, b"a" * 5_000)) == [0]
+    assert sender.send(records(place, b"a" * 5_000)).offsets == [0]
     other.alter(place.topic, settings={"max.message.bytes": "2000"})
     deadline, sent = time.monotonic() + WITHIN_S, 1
     with pytest.raises(LogError) as caught:
         while time.monotonic() < deadline:  # a broker learns of its new limit a moment after it was taken
-            assert sender.send(records(place, bytes(range(256)) * 20)) == [sent]
+            assert sender.send(records(place, bytes(range(256)) * 20)).offsets == [sent]
             sent += 1
     assert caught.value.code == "HR-0343"
-    assert sender.send(records(place, b"b")) == [sent]
+    assert sender.send(records(place, b"b")).offsets == [sent]
     other.delete(place.topic)
     with pytest.raises(HeadraceError) as gone:
         sender.send(records(place, b"c"))
@@ -233,7 +233,7 @@ def test_over_tls(
         url = f"kafka+tls://headrace@{cluster.tls_bootstrap}?ca={cluster.ca}"
         client = client_of(url)
         place, fetcher = new_place(client), client.fetcher()
-        assert client.sender().send(records(place, b"over TLS")) == [0]
+        assert client.sender().send(records(place, b"over TLS")).offsets == [0]
         fetcher.seek(place, 0)
         assert fetched(fetcher) == [b"over TLS"]
         fetcher.close()
@@ -274,7 +274,7 @@ def test_a_broker_that_dies_and_comes_back(
         client = client_of(f"kafka://{cluster.bootstrap}")
         place = new_place(client)
         sender, transactional, fetcher = client.sender(), client.sender(transactional_id="x"), client.fetcher()
-        assert sender.send(records(place, b"a")) == [0]
+        assert sender.send(records(place, b"a")).offsets == [0]
         fetcher.seek(place, 0)
         assert fetched(fetcher) == [b"a"]
         transactional.begin()
@@ -296,7 +296,7 @@ def test_a_broker_that_dies_and_comes_back(
 
         newer = client.sender(transactional_id="x")  # ends what was left open
         again = client.sender()
-        (offset,) = again.send(records(place, b"b"))
+        (offset,) = again.send(records(place, b"b")).offsets
         values = []
         while b"b" not in values:
             values += fetched(fetcher)
